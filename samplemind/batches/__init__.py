@@ -1,0 +1,1 @@
+"""Batches as state machines over their items."""

@@ -1,0 +1,1 @@
+"""The samplemind command; nothing imports it."""

@@ -1,0 +1,46 @@
+"""How commands print: a readable table on a terminal, one JSON object with `--json`.
+
+Invariant: results go to stdout and everything else to stderr, so a pipe reads results only.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+
+def json_option(command: _Command) -> _Command:
+    """Add `--json`, passed to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")(
+        command
+    )
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object; ids, times and paths as text."""
+    click.echo(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+) -> None:
+    """Print rows under bold heads; text is taken as it is, never as markup."""
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    console.print(table)
+
+
+def _plain(cell: object) -> str:
+    return "" if cell is None else escape(str(cell))

@@ -1,0 +1,1 @@
+"""Connections to the stores, opened lazily and closed in reverse."""

@@ -1,0 +1,1 @@
+"""PostgreSQL, MongoDB and Valkey from wheels, for a machine with nothing installed."""

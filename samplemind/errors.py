@@ -1,0 +1,87 @@
+"""Every error of the platform, in one tree.
+
+    SampleMindError
+    ├── SettingsError               a setting is wrong; the message has one line a fault
+    ├── PermanentError              trying again cannot help
+    │   ├── NotFoundError           the thing named does not exist
+    │   ├── ConflictError           the thing exists already, or changed meanwhile
+    │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
+    │   └── SecretError             a secret is missing or does not fit what it should open
+    ├── TransientError              trying again may help: exactly what tasks retry
+    │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
+    │   ├── PoolTimeoutError        no connection came free in time
+    │   └── AudioReadError          the file system failed while a file was read
+    └── EmbeddedError               the embedded stack cannot do what was asked
+        ├── MissingLibraryError     a system library is missing; the message names the package
+        ├── NoServerWheelError      this platform has no wheel with that server
+        ├── ServerStartError        a server did not come up; the message has its last log lines
+        └── StackNotRunningError    nothing is running and no URL is set
+
+Invariant: a client library's error is translated where it arises (`raise … from`), so a caller
+handles this tree and no other. Each message is one readable sentence for an operator; it never
+holds a secret.
+"""
+
+
+class SampleMindError(Exception):
+    """Base of every error the platform raises on purpose."""
+
+
+class SettingsError(SampleMindError):
+    """A setting is wrong; the message has one line for each fault."""
+
+
+class PermanentError(SampleMindError):
+    """Trying again with the same input cannot succeed."""
+
+
+class NotFoundError(PermanentError):
+    """The named user, file, batch or collection does not exist."""
+
+
+class ConflictError(PermanentError):
+    """The thing exists already, or was changed by somebody else meanwhile."""
+
+
+class InvalidInputError(PermanentError):
+    """The caller's value is refused; the message says what is allowed."""
+
+
+class SecretError(PermanentError):
+    """A secret is missing, or does not fit what it should open."""
+
+
+class TransientError(SampleMindError):
+    """Trying again may succeed; tasks retry exactly this."""
+
+
+class StoreUnavailableError(TransientError):
+    """PostgreSQL, MongoDB or Redis did not answer."""
+
+
+class PoolTimeoutError(TransientError):
+    """No connection of the pool came free within its timeout."""
+
+
+class AudioReadError(TransientError):
+    """The file system failed while an audio file was read; the file itself may be fine."""
+
+
+class EmbeddedError(SampleMindError):
+    """The embedded stack cannot do what was asked."""
+
+
+class MissingLibraryError(EmbeddedError):
+    """A server needs a system library that is not installed; the message names the package."""
+
+
+class NoServerWheelError(EmbeddedError):
+    """This platform has no wheel with the server, so a URL must be set for the store."""
+
+
+class ServerStartError(EmbeddedError):
+    """A server did not become healthy in time; the message ends with its last log lines."""
+
+
+class StackNotRunningError(EmbeddedError):
+    """A store has no URL in the settings and no embedded stack is running."""

@@ -1,0 +1,1 @@
+"""The contract with other services: payloads and the client that sends them."""

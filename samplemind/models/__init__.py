@@ -1,0 +1,1 @@
+"""PostgreSQL tables, one aggregate a module."""

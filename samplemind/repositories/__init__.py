@@ -1,0 +1,1 @@
+"""Queries over the stores, one aggregate a module."""

@@ -1,0 +1,1 @@
+"""The search index in PostgreSQL: writing it and querying it."""

@@ -1,0 +1,349 @@
+"""All settings, in one frozen tree that is read once.
+
+Each comes from the environment as `SAMPLEMIND_<GROUP>_<FIELD>` (`SAMPLEMIND_POSTGRES_POOL_SIZE`);
+`SAMPLEMIND_HOME` stands alone. A store without a URL is served by the embedded stack, whose
+addresses `samplemind up` leaves in its home and `get_settings` fills in.
+
+Invariant: a `Settings` that exists is whole and consistent; a wrong or unknown value stops the
+process with one readable line a fault. Secrets are `SecretStr` and are never printed.
+"""
+
+import difflib
+import os
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from samplemind.endpoints import Store, read_endpoints
+from samplemind.errors import SettingsError, StackNotRunningError
+
+PREFIX = "SAMPLEMIND_"
+
+_SCHEMES: dict[Store, tuple[str, ...]] = {
+    Store.POSTGRES: ("postgresql", "postgres", "postgresql+psycopg"),
+    Store.MONGO: ("mongodb", "mongodb+srv"),
+    Store.BROKER: ("redis", "rediss"),
+    Store.CACHE: ("redis", "rediss"),
+}
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+def _url_of(store: Store) -> AfterValidator:
+    def check(value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in _SCHEMES[store]:
+            allowed = ", ".join(f"{scheme}://" for scheme in _SCHEMES[store])
+            message = f"a URL that starts with one of {allowed} is needed"
+            raise ValueError(message)
+        if store is not Store.POSTGRES and not parts.netloc:
+            message = "the URL names no host"
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PostgresSettings(_Group):
+    """The relational store and its connection pool."""
+
+    url: Annotated[SecretStr | None, _url_of(Store.POSTGRES)] = Field(
+        None, description="postgresql://user:password@host:port/database; none: embedded"
+    )
+    pool_size: int = Field(20, ge=1, le=500, description="connections kept open by a service")
+    max_overflow: int = Field(40, ge=0, le=500, description="connections above that, at a peak")
+    pool_timeout_s: float = Field(30, gt=0, description="seconds to wait for a free connection")
+    pool_recycle_s: int = Field(3600, gt=0, description="seconds after which one is replaced")
+    connect_timeout_s: int = Field(5, ge=1, description="seconds for opening a connection")
+    worker_pool_size: int = Field(2, ge=1, le=5, description="connections kept by a worker process")
+    worker_max_overflow: int = Field(3, ge=0, le=5, description="above that, at a peak")
+    slow_query_ms: int = Field(1000, ge=1, description="milliseconds from which a query is logged")
+    statement_timeout_ms: int = Field(
+        60_000, ge=0, description="milliseconds after which the server ends a statement; 0: never"
+    )
+    lock_timeout_ms: int = Field(
+        5_000, ge=0, description="milliseconds that a migration waits for a lock"
+    )
+
+
+class MongoSettings(_Group):
+    """The document store."""
+
+    url: Annotated[SecretStr | None, _url_of(Store.MONGO)] = Field(
+        None, description="mongodb://user:password@host:port/?replicaSet=…; none: embedded"
+    )
+    database: str = Field("samplemind", min_length=1, max_length=63, description="database name")
+    pool_size: int = Field(20, ge=1, le=500, description="connections at most, each process")
+    timeout_ms: int = Field(10_000, ge=100, description="milliseconds for finding a server")
+
+
+class BrokerSettings(_Group):
+    """The Redis that holds queues, leases and results; it must not evict."""
+
+    url: Annotated[SecretStr | None, _url_of(Store.BROKER)] = Field(
+        None, description="redis://:password@host:port/0; none: embedded"
+    )
+    lease_s: int = Field(
+        15,
+        ge=3,
+        description="seconds after a worker's death until its messages are given to others",
+    )
+    lease_renewal_s: int = Field(3, ge=1, description="seconds between renewals of a lease")
+    sweep_s: int = Field(2, ge=1, description="seconds between searches for expired leases")
+
+
+class CacheSettings(_Group):
+    """The Redis that may forget: cache, rate limits, popularity."""
+
+    url: Annotated[SecretStr | None, _url_of(Store.CACHE)] = Field(
+        None, description="redis://:password@host:port/0; none: embedded"
+    )
+
+
+class WorkerSettings(_Group):
+    """How worker processes run jobs."""
+
+    audio_concurrency: int = Field(
+        0, ge=0, le=256, description="processes that analyse audio; 0: one for each core"
+    )
+    index_concurrency: int = Field(1, ge=1, le=64, description="processes that write the index")
+    soft_time_limit_s: int = Field(540, ge=1, description="seconds after which a job is cancelled")
+    time_limit_s: int = Field(600, ge=2, description="seconds after which its process is killed")
+    max_jobs_per_child: int = Field(500, ge=1, description="jobs after which a process is renewed")
+    max_memory_per_child_mib: int = Field(600, ge=128, description="MiB after which it is renewed")
+    drain_s: int = Field(
+        10, ge=0, description="seconds that a stopping worker gives running jobs before giving back"
+    )
+    max_deliveries: int = Field(
+        4, ge=1, description="times a job may start before it is given up as a worker killer"
+    )
+
+
+class AudioSettings(_Group):
+    """What an audio file may be."""
+
+    root: Path | None = Field(
+        None, description="folder outside of which no file is read; none: no such bound"
+    )
+    max_file_mib: int = Field(512, ge=1, description="MiB of the largest file that is read")
+    max_duration_s: int = Field(7200, ge=1, description="seconds of the longest file analysed")
+    window_s: int = Field(120, ge=10, le=600, description="seconds of a long file analysed")
+
+
+class BatchSettings(_Group):
+    """How a batch is cut into jobs."""
+
+    chunk_size: int = Field(32, ge=1, le=1000, description="files in one job")
+    claim_s: int = Field(60, ge=5, description="seconds that a claim on a file lasts unrenewed")
+    max_attempts: int = Field(3, ge=1, le=20, description="attempts for a file before it fails")
+    max_files: int = Field(100_000, ge=1, description="files in one batch at most")
+
+
+class SecuritySettings(_Group):
+    """Keys for what is encrypted at rest."""
+
+    encryption_key: SecretStr | None = Field(
+        None, description="Fernet key (32 bytes, url-safe base64) for tokens at rest"
+    )
+    previous_encryption_keys: tuple[SecretStr, ...] = Field(
+        (), description="JSON list of older keys that still open what they closed"
+    )
+
+
+class ConsoleSettings(_Group):
+    """The operators' console (Flower)."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address that the console listens on")
+    port: int = Field(0, ge=0, le=65535, description="port of the console; 0: a free one")
+    basic_auth: SecretStr | None = Field(
+        None, description="user:password of the console; needed on any but a loopback address"
+    )
+
+    @model_validator(mode="after")
+    def _open_on_loopback_only(self) -> "ConsoleSettings":
+        if self.host not in ("127.0.0.1", "::1", "localhost") and self.basic_auth is None:
+            message = (
+                f"console.host {self.host} is reachable from elsewhere: set "
+                f"{PREFIX}CONSOLE_BASIC_AUTH=user:password as well"
+            )
+            raise ValueError(message)
+        return self
+
+
+class LogSettings(_Group):
+    """Logs."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level")
+    format: LogFormat = Field(
+        LogFormat.AUTO, description="auto (readable on a terminal, else JSON), console or json"
+    )
+
+
+class Settings(BaseSettings):
+    """The whole tree; make one with `load_settings` or `get_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+    )
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".local" / "share" / "samplemind",
+        description="directory of the embedded stack: data, logs, addresses",
+    )
+    postgres: PostgresSettings = PostgresSettings()
+    mongo: MongoSettings = MongoSettings()
+    broker: BrokerSettings = BrokerSettings()
+    cache: CacheSettings = CacheSettings()
+    worker: WorkerSettings = WorkerSettings()
+    audio: AudioSettings = AudioSettings()
+    batch: BatchSettings = BatchSettings()
+    security: SecuritySettings = SecuritySettings()
+    console: ConsoleSettings = ConsoleSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _limits_fit_each_other(self) -> "Settings":
+        faults = [
+            message
+            for wrong, message in (
+                (
+                    self.broker.lease_renewal_s * 3 > self.broker.lease_s,
+                    "broker.lease_s must be at least three times broker.lease_renewal_s",
+                ),
+                (
+                    self.worker.soft_time_limit_s >= self.worker.time_limit_s,
+                    "worker.soft_time_limit_s must be less than worker.time_limit_s",
+                ),
+                (
+                    self.audio.window_s > self.audio.max_duration_s,
+                    "audio.window_s must not exceed audio.max_duration_s",
+                ),
+            )
+            if wrong
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def url(self, store: Store) -> SecretStr | None:
+        """Return the store's URL, or none where the embedded stack is to serve it."""
+        group: PostgresSettings | MongoSettings | BrokerSettings | CacheSettings = getattr(
+            self, store.value
+        )
+        return group.url
+
+    def embedded_stores(self) -> tuple[Store, ...]:
+        """Return the stores that have no URL, in the order in which they start."""
+        return tuple(store for store in Store if self.url(store) is None)
+
+    def with_urls(self, urls: dict[Store, SecretStr]) -> "Settings":
+        """Return a copy in which each named store has that URL."""
+        groups = {
+            store.value: getattr(self, store.value).model_copy(update={"url": url})
+            for store, url in urls.items()
+        }
+        return self.model_copy(update=groups)
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: with one line for each wrong or unknown variable.
+    """
+    faults = _unknown_variables()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        # An unknown variable is in the list already, with the name that was probably meant.
+        faults += [
+            _fault_line(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
+        ]
+        raise SettingsError("\n".join(faults)) from None  # the cause would print the values
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+@cache
+def get_settings() -> Settings:
+    """Return the settings with the address of every store, read once in a process.
+
+    Raises:
+        SettingsError: a variable is wrong.
+        StackNotRunningError: a store has no URL and no embedded stack has left one.
+    """
+    settings = load_settings()
+    missing = settings.embedded_stores()
+    if not missing:
+        return settings
+    urls = read_endpoints(settings.home)
+    lost = [store.value for store in missing if store not in urls]
+    if lost:
+        message = (
+            f"no address for {', '.join(lost)}: start the embedded stack with `samplemind up`, "
+            f"or set {', '.join(f'{PREFIX}{name.upper()}_URL' for name in lost)}"
+        )
+        raise StackNotRunningError(message)
+    return settings.with_urls({store: urls[store] for store in missing})
+
+
+def variable_names() -> dict[str, str]:
+    """Return every environment variable's name with what it means, in the tree's order."""
+    names: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            for leaf, leaf_field in group.model_fields.items():
+                names[f"{PREFIX}{name}_{leaf}".upper()] = leaf_field.description or ""
+        else:
+            names[f"{PREFIX}{name}".upper()] = field.description or ""
+    return names
+
+
+def _unknown_variables() -> list[str]:
+    # A misspelt SAMPLEMIND_POSTGRES_URL would quietly start an embedded server instead.
+    known = variable_names()
+    faults = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; `samplemind doctor` lists them all"
+            faults.append(f"{name}: no such setting{hint}")
+    return faults
+
+
+def _fault_line(fault: Any) -> str:
+    place = [str(part) for part in fault["loc"]]
+    name = f"{PREFIX}{'_'.join(place)}".upper() if place else "settings"
+    return f"{name}: {fault['msg'].removeprefix('Value error, ')}"

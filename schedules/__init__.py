@@ -1,0 +1,1 @@
+"""When jobs run: the table of beat entries."""

@@ -1,0 +1,1 @@
+"""Each job as one thin Celery task."""

@@ -1,0 +1,1 @@
+"""The Celery app and all that a worker process owns."""
