@@ -1,0 +1,1 @@
+"""A small sample pack that the demo synthesises, so that it needs no download."""
