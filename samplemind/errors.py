@@ -9,8 +9,11 @@
     │   └── SecretError             a secret is missing or does not fit what it should open
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
+    │   │   └── CommitOutcomeUnknownError   the connection was lost while committing
     │   ├── PoolTimeoutError        no connection came free in time
     │   └── AudioReadError          the file system failed while a file was read
+    │       ├── DecoderDiedError    the guarded decoder process ended before it answered
+    │       └── DecoderTimeoutError the guarded decoder process did not answer in time
     └── EmbeddedError               the embedded stack cannot do what was asked
         ├── MissingLibraryError     a system library is missing; the message names the package
         ├── NoServerWheelError      this platform has no wheel with that server
@@ -59,12 +62,24 @@ class StoreUnavailableError(TransientError):
     """PostgreSQL, MongoDB or Redis did not answer."""
 
 
+class CommitOutcomeUnknownError(StoreUnavailableError):
+    """The connection was lost while committing: the transaction may have happened, or not."""
+
+
 class PoolTimeoutError(TransientError):
     """No connection of the pool came free within its timeout."""
 
 
 class AudioReadError(TransientError):
     """The file system failed while an audio file was read; the file itself may be fine."""
+
+
+class DecoderDiedError(AudioReadError):
+    """The guarded decoder process ended before it answered."""
+
+
+class DecoderTimeoutError(AudioReadError):
+    """The guarded decoder process did not answer in time; the machine may be overloaded."""
 
 
 class EmbeddedError(SampleMindError):
