@@ -1,1 +1,22 @@
-"""MongoDB documents."""
+"""MongoDB documents (Beanie), one aggregate a file."""
+
+from samplemind.documents.analysis_result import AnalysisResult, AnalysisType
+from samplemind.documents.audio_file import AudioFile, FileStatus
+from samplemind.documents.batch_item import BatchItem, ItemError, ItemState
+from samplemind.documents.batch_job import BatchJob, BatchKind, BatchState
+
+DOCUMENTS = [AudioFile, AnalysisResult, BatchJob, BatchItem]
+
+__all__ = [
+    "DOCUMENTS",
+    "AnalysisResult",
+    "AnalysisType",
+    "AudioFile",
+    "BatchItem",
+    "BatchJob",
+    "BatchKind",
+    "BatchState",
+    "FileStatus",
+    "ItemError",
+    "ItemState",
+]
