@@ -1,0 +1,119 @@
+"""The directories of one embedded stack, and the lock that makes one process its owner.
+
+    <home>/passwords.json    made once, readable by the owner only
+    <home>/data/<store>      what a server stores; may be a link (see `account`)
+    <home>/logs/<name>.log   what a server or worker printed; a large one is renamed at a start
+    <home>/run/              lock, ports, addresses, records of processes, servers' settings
+
+Invariant: everything that holds a secret is readable by the owner only; others may at most pass
+through the home to the data directory of the account that owns it.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from samplemind.embedded.account import Account
+from samplemind.embedded.process import ManagedProcess
+from samplemind.errors import ServerStartError
+
+_LOG_LIMIT_BYTES = 16 * 1024 * 1024
+_LOGS_KEPT = 3
+
+
+class StackHome:
+    """The places in one home; nothing is made before `prepare`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data = path / "data"
+        self.logs = path / "logs"
+        self.run = path / "run"
+
+    def prepare(self, account: Account | None) -> None:
+        """Make what is missing, such that `account` can pass through what is made here.
+
+        A home that exists keeps its mode: opening it is for its owner to decide.
+
+        Raises:
+            ServerStartError: a directory cannot be made or written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for place in (self.path, self.data):
+                if not place.is_dir():
+                    place.mkdir(mode=0o700)
+                    if account is not None:
+                        os.chown(place, -1, account.gid)
+                        place.chmod(0o710)
+            for place in (self.logs, self.run):
+                place.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            message = f"the home {self.path} cannot be used: {error.strerror} ({error.filename})"
+            raise ServerStartError(message) from error
+
+    def process(self, name: str) -> ManagedProcess:
+        """Return the process of that name in this home, running or not."""
+        return ManagedProcess(name, self.run / f"{name}.pid", self.log(name))
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a process."""
+        return self.logs / f"{name}.log"
+
+    def rotate_log(self, name: str) -> None:
+        """Put a log away that has grown large; call it while its process does not run."""
+        log = self.log(name)
+        if not log.exists() or log.stat().st_size < _LOG_LIMIT_BYTES:
+            return
+        for age in range(_LOGS_KEPT - 1, 0, -1):
+            older = log.with_name(f"{log.name}.{age}")
+            if older.exists():
+                older.replace(log.with_name(f"{log.name}.{age + 1}"))
+        log.replace(log.with_name(f"{log.name}.1"))
+
+    def write_private(self, name: str, text: str) -> Path:
+        """Replace a file in `run` that only the owner may read; return its path."""
+        path = self.run / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        return path
+
+
+class HomeLock:
+    """Ownership of a home for as long as the process lives; the kernel frees it at its death."""
+
+    def __init__(self, home: StackHome) -> None:
+        self._path = home.run / "lock"
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
+    def acquire(self) -> bool:
+        """Take the lock if nobody has it; tell whether this object holds it now."""
+        if self._descriptor is not None:
+            return True
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; repeating it is harmless."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

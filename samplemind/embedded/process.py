@@ -1,0 +1,212 @@
+"""Processes that outlive the program that started them, known by pid and start time.
+
+Invariant: the record of a process is on the disk before its program runs, so that no crash leaves
+a server that nobody knows; and no process is ever signalled whose start time is not the recorded
+one, so a reused pid is safe.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from samplemind.embedded.account import Account
+from samplemind.errors import ServerStartError
+
+# The shell waits for a line before it becomes the program (exec keeps pid and start time): the
+# record is written in between. Should the starter die there, `read` fails and nothing runs.
+_GATE = 'read -r _ && exec "$@" </dev/null'
+_KILL_GRACE_S = 10
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """Which process it is: `started` differs when another one has the same pid."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """Return the record of a living process, or none."""
+        started = _start_mark(pid)
+        return None if started is None else cls(pid, started)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return the record in a file, or none where there is none."""
+        try:
+            fields = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        return cls(int(fields["pid"]), str(fields["started"]))
+
+    def write(self, path: Path) -> None:
+        """Replace the file's record."""
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(path)
+
+    def is_alive(self) -> bool:
+        """Tell whether that very process runs; one that only waits to be reaped does not."""
+        return _start_mark(self.pid) == self.started
+
+    def stop(self, stop_signal: signal.Signals, grace_s: float) -> None:
+        """Ask it to end, wait, and kill it after the grace; a process that is gone is fine."""
+        if not self.is_alive():
+            return
+        try:
+            process = psutil.Process(self.pid)
+            process.send_signal(stop_signal)
+            if not _wait(process, grace_s):
+                process.kill()
+                _wait(process, _KILL_GRACE_S)
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            return
+
+
+class ManagedProcess:
+    """One process with a name, a record and a log file."""
+
+    def __init__(self, name: str, record_path: Path, log_path: Path) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._record_path = record_path
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """The record of the process that was started last, by whomever."""
+        return ProcessRecord.read(self._record_path)
+
+    def spawn(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        account: Account | None = None,
+        directory: Path = Path("/"),
+    ) -> None:
+        """Start the program in a session of its own, so that a Ctrl-C does not reach it.
+
+        Raises:
+            ServerStartError: the system refused to start it.
+        """
+        with self.log_path.open("ab") as log:
+            try:
+                child = subprocess.Popen(
+                    ["/bin/sh", "-c", _GATE, "sh", *command],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=directory,
+                    env=None if environment is None else dict(environment),
+                    start_new_session=True,
+                    user=None if account is None else account.uid,
+                    group=None if account is None else account.gid,
+                    extra_groups=None if account is None else [],
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                message = f"{self.name} could not be started: {error}"
+                raise ServerStartError(message) from error
+        self._child = child
+        self._open_gate(child)
+
+    def _open_gate(self, child: subprocess.Popen[bytes]) -> None:
+        record = ProcessRecord.of(child.pid)
+        gate = child.stdin
+        if record is None or gate is None:
+            message = f"{self.name} ended before it started"
+            raise ServerStartError(message)
+        try:
+            with gate:
+                record.write(self._record_path)
+                gate.write(b"\n")
+        except BrokenPipeError as error:
+            message = f"{self.name} ended before it started"
+            raise ServerStartError(message) from error
+
+    def is_alive(self) -> bool:
+        """Tell whether the recorded process runs."""
+        if self._child is not None and self._child.poll() is not None:
+            return False
+        record = self.record
+        return record is not None and record.is_alive()
+
+    def exit_code(self) -> int | None:
+        """Return how a child of this program ended; none while it runs or if it is no child."""
+        return None if self._child is None else self._child.poll()
+
+    def stop(self, stop_signal: signal.Signals, grace_s: float) -> None:
+        """Stop the recorded process and forget it; repeating it is harmless."""
+        record = self.record
+        if record is not None:
+            record.stop(stop_signal, grace_s)
+        if self._child is not None:
+            self._child.wait(_KILL_GRACE_S)
+            self._child = None
+        self._record_path.unlink(missing_ok=True)
+
+    def log_tail(self, lines: int = 12) -> str:
+        """Return the last lines of its log."""
+        try:
+            with self.log_path.open("rb") as log:
+                log.seek(max(0, self.log_path.stat().st_size - 8192))
+                text = log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def _wait(process: psutil.Process, timeout_s: float) -> bool:
+    try:
+        process.wait(timeout_s)
+    except psutil.TimeoutExpired:
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def _start_mark(pid: int) -> str | None:
+    if not sys.platform.startswith("linux"):
+        return _portable_start_mark(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name may hold spaces and parentheses: fields are counted after its last one.
+    fields = stat.rpartition(")")[2].split()
+    state, start_ticks = fields[0], fields[19]
+    if state in "ZX":
+        return None
+    # Ticks count from the boot, so the boot is part of it. The wall clock is not: it may be set.
+    return f"{_boot_id()}:{start_ticks}"
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _portable_start_mark(pid: int) -> str | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{process.create_time():.3f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+def current_process() -> ProcessRecord:
+    """Return the record of the running program."""
+    record = ProcessRecord.of(os.getpid())
+    if record is None:
+        message = "this process cannot see itself; is /proc mounted?"
+        raise ServerStartError(message)
+    return record

@@ -1,0 +1,123 @@
+"""The real servers that tests run against.
+
+One embedded stack serves a whole run, in a home of its own under the temporary directory, and is
+stopped at the end. A run that was killed leaves its stack behind: the next run stops and removes
+it, known by the pid in the home's name.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from samplemind.settings import Settings, load_settings
+
+# The stores' drivers are imported by the fixtures that need them: a run of unit tests alone is
+# over sooner than their import.
+if TYPE_CHECKING:
+    from samplemind.connections.resources import Connections
+
+_PREFIX = "samplemind-tests-"
+
+# Rules and triggers stand aside (audit logs refuse deletion); empty tables are left alone, because
+# TRUNCATE makes a new file for each.
+_EMPTY_TABLES = """
+DO $$
+DECLARE
+    place regclass;
+    filled boolean;
+BEGIN
+    SET LOCAL session_replication_role = replica;
+    FOR place IN
+        SELECT oid FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+          AND NOT relispartition AND relname <> 'alembic_version'
+    LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', place) INTO filled;
+        IF filled THEN
+            EXECUTE format('TRUNCATE %s RESTART IDENTITY CASCADE', place);
+        END IF;
+    END LOOP;
+END $$
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_operator() -> Iterator[None]:
+    """Tests must not read, let alone write, the stores that a shell's variables name."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.upper().startswith("SAMPLEMIND_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stack(_no_settings_of_the_operator: None) -> Iterator[Settings]:
+    """Settings with the URLs of all four stores, real and empty at first."""
+    from samplemind.embedded.stack import EmbeddedStack
+
+    _remove_stacks_of_killed_runs()
+    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    # As root, PostgreSQL runs as another account, which must get in.
+    home.chmod(0o711)
+    try:
+        with EmbeddedStack(home, durable=False) as embedded:
+            yield load_settings().model_copy(update={"home": home}).with_urls(embedded.start())
+    finally:
+        shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def migrated(stack: Settings) -> Settings:
+    """The same, with PostgreSQL's tables and MongoDB's indexes."""
+    from samplemind.connections.resources import Connections
+    from samplemind.documents.indexes import ensure_indexes
+    from samplemind.migrate import migrate_postgres
+
+    async def migrate() -> None:
+        await migrate_postgres(stack)
+        async with Connections(stack) as connections:
+            await ensure_indexes(await connections.documents())
+
+    asyncio.run(migrate())
+    return stack
+
+
+@pytest.fixture
+async def connections(migrated: Settings) -> "AsyncIterator[Connections]":
+    """Connections to stores in which every row, document and key is gone."""
+    from samplemind.connections.resources import Connections
+
+    async with Connections(migrated) as opened:
+        await _empty(opened)
+        yield opened
+
+
+async def _empty(connections: "Connections") -> None:
+    from sqlalchemy import text
+
+    async with connections.postgres.session() as session:
+        await session.execute(text(_EMPTY_TABLES))
+    documents = await connections.documents()
+    for name in await documents.list_collection_names():
+        await documents[name].delete_many({})
+    await connections.broker.flushdb()
+    await connections.cache.flushdb()
+
+
+def _remove_stacks_of_killed_runs() -> None:
+    from samplemind.embedded.stack import EmbeddedStack
+
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        run = re.match(rf"{_PREFIX}(\d+)-", home.name)
+        if run and home.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(run[1])):
+            EmbeddedStack(home).stop()
+            shutil.rmtree(home)
