@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
 
@@ -153,6 +154,14 @@ class AudioSettings(_Group):
     max_file_mib: int = Field(512, ge=1, description="MiB of the largest file that is read")
     max_duration_s: int = Field(7200, ge=1, description="seconds of the longest file analysed")
     window_s: int = Field(120, ge=10, le=600, description="seconds of a long file analysed")
+
+    def limits(self) -> AudioLimits:
+        """Return the bounds on one file that these settings ask for."""
+        return AudioLimits(
+            max_size_bytes=self.max_file_mib * 2**20,
+            max_duration_s=self.max_duration_s,
+            window_s=self.window_s,
+        )
 
 
 class BatchSettings(_Group):
