@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 import psutil
@@ -78,9 +77,10 @@ def stack(_no_settings_of_the_operator: None) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def migrated(stack: Settings) -> Settings:
     """The same, with PostgreSQL's tables and MongoDB's indexes."""
+    from samplemind.migrate import migrate_postgres
+
     from samplemind.connections.resources import Connections
     from samplemind.documents.indexes import ensure_indexes
-    from samplemind.migrate import migrate_postgres
 
     async def migrate() -> None:
         await migrate_postgres(stack)

@@ -7,6 +7,7 @@ exception, which ends with the first user.
 import base64
 import hashlib
 import json
+import socket
 from typing import Any
 
 from pydantic import SecretStr
@@ -65,14 +66,11 @@ class MongoServer(Server):
 
     def complete(self, port: int) -> None:
         """Ask it with the password; make the replica set and the user where missing."""
+        _require_listener(port)
         try:
+            if not self._accepts_password(port):
+                self._make_user(port)
             with self._client(port, authenticated=True) as client:
-                try:
-                    client.admin.command("ping")
-                except OperationFailure as error:
-                    if error.code != _AUTHENTICATION_FAILED:
-                        raise
-                    self._make_user(port)
                 _follow_port(client, port)
                 _require_primary(client)
         except PyMongoError as error:
@@ -86,6 +84,17 @@ class MongoServer(Server):
             f"mongodb://{USER}:{password}@{LOOPBACK}:{port}/"
             f"?replicaSet={REPLICA_SET}&authSource=admin"
         )
+
+    def _accepts_password(self, port: int) -> bool:
+        # A client of its own: after a refusal PyMongo takes the server for down for seconds.
+        with self._client(port, authenticated=True) as client:
+            try:
+                client.admin.command("ping")
+            except OperationFailure as error:
+                if error.code != _AUTHENTICATION_FAILED:
+                    raise
+                return False
+            return True
 
     def _make_user(self, port: int) -> None:
         with self._client(port, authenticated=False) as client:
@@ -111,6 +120,15 @@ class MongoServer(Server):
             socketTimeoutMS=_TIMEOUT_MS,
             **credentials,
         )
+
+
+def _require_listener(port: int) -> None:
+    # PyMongo looks again only every half second, which is long while a server starts.
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=_TIMEOUT_MS / 1000).close()
+    except OSError as error:
+        message = "MongoDB does not listen yet"
+        raise StoreUnavailableError(message) from error
 
 
 def _replica_set(port: int) -> dict[str, Any]:
