@@ -1,0 +1,64 @@
+"""Which files to analyse, given what a person named.
+
+A folder is walked in a fixed order without following links, and only its regular files with an
+audio extension count. What is named explicitly is taken as it is, so that its outcome can say what
+is wrong with it.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+AUDIO_EXTENSIONS = frozenset(
+    {
+        ".aac", ".aif", ".aifc", ".aiff", ".alac", ".ape", ".au", ".caf", ".flac", ".m4a", ".m4b",
+        ".mka", ".mp2", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".tta", ".w64",
+        ".wav", ".wave", ".webm", ".wma", ".wv",
+    }
+)  # fmt: skip
+
+
+def find_audio_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield each audio file once, sorted within each path, in the order of the paths.
+
+    A folder that may not be listed is passed over, like an empty one; name a file in it to learn
+    why. Hidden files (`._kick.wav`, which macOS leaves on foreign disks) are passed over too.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        for file in _walk(path):
+            if file not in seen:
+                seen.add(file)
+                yield file
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    waiting = [folder]  # A stack of its own, since folders may nest deeper than Python's.
+    while waiting:
+        path = waiting.pop()
+        if path.is_symlink() or not path.is_dir():
+            yield path
+        else:
+            waiting.extend(reversed(_list(path)))
+
+
+def _list(folder: Path) -> list[Path]:
+    """Return a folder's own folders and audio files, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in sorted(entries, key=_name) if _wanted(entry)]
+    except OSError:
+        return []
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _wanted(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith("."):
+        return False
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    audio = Path(entry.name).suffix.lower() in AUDIO_EXTENSIONS
+    return audio and entry.is_file(follow_symlinks=False)
