@@ -1,0 +1,1 @@
+"""Passwords, tokens and permissions: pure functions and ciphers that know no store."""
