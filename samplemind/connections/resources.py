@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from beanie import init_beanie
+from beanie.exceptions import CollectionWasNotInitialized
 from pydantic import SecretStr
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
@@ -62,10 +63,10 @@ class Connections:
         return self._postgres
 
     async def documents(self) -> AsyncDatabase[Fields]:
-        """Return the document database, with every document model ready for use.
+        """Return the document database, with every document model bound to it.
 
-        Beanie keeps one collection a model for the whole process. The repositories therefore go
-        through the database they are given, so that two `Connections` never mix.
+        Beanie binds a model to one database for the whole process. Where a process has two
+        `Connections`, the models follow the one that was asked last, so each unit of work asks.
 
         Raises:
             StoreUnavailableError: MongoDB did not answer.
@@ -73,11 +74,11 @@ class Connections:
         self._check_usable()
         async with self._database_lock:
             if self._database is None:
-                database = self._mongo_client()[self.settings.mongo.database]
+                self._database = self._mongo_client()[self.settings.mongo.database]
+            if not _are_bound_to(self._database):
                 with translating_errors():
                     # Indexes are made by `ensure_indexes`, once a release, not at every start.
-                    await init_beanie(database, document_models=DOCUMENTS, skip_indexes=True)
-                self._database = database
+                    await init_beanie(self._database, document_models=DOCUMENTS, skip_indexes=True)
         return self._database
 
     @property
@@ -159,3 +160,10 @@ class Connections:
         if self._closed:
             message = "these connections are closed"
             raise RuntimeError(message)
+
+
+def _are_bound_to(database: AsyncDatabase[Fields]) -> bool:
+    try:
+        return all(model.get_pymongo_collection().database is database for model in DOCUMENTS)
+    except CollectionWasNotInitialized:
+        return False

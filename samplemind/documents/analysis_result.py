@@ -9,10 +9,13 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
+import numpy as np
 from beanie import Document
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from samplemind.documents.text import Name
+from samplemind.errors import NotFoundError
 
 MOST_BLOCKS = 64
 # A tenth of what MongoDB allows: a result that comes near holds something that belongs elsewhere.
@@ -57,6 +60,28 @@ class AnalysisResult(Document):
         """The collection."""
 
         name = "analysis_results"
+
+    def vector(self) -> NDArray[np.float32]:
+        """Return the embedding, float32, shape (n,), unit length.
+
+        Raises:
+            NotFoundError: nothing was measured, so there is none.
+        """
+        if self.embedding is None:
+            message = "this analysis measured no sound, so it has no embedding"
+            raise NotFoundError(message)
+        return np.frombuffer(self.embedding, dtype="<f4").astype(np.float32, copy=False)
+
+    def block(self, name: str) -> NDArray[np.float16]:
+        """Return one block of raw features, float16, shape (n,).
+
+        Raises:
+            NotFoundError: this analysis has no such block.
+        """
+        if name not in self.blocks:
+            message = f"this analysis has no block {name!r}"
+            raise NotFoundError(message)
+        return np.frombuffer(self.blocks[name], dtype="<f2").astype(np.float16, copy=False)
 
     @model_validator(mode="after")
     def _vectors_are_small(self) -> "AnalysisResult":

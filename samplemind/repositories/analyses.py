@@ -1,0 +1,75 @@
+"""Queries on analysis results.
+
+Invariant: a result is inserted once and never changed; a newer analyser's result is another
+document. All need the models bound: `await connections.documents()` comes first.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from beanie.operators import In
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from samplemind.connections.mongo import is_duplicate, translating_errors
+from samplemind.documents.analysis_result import AnalysisResult, AnalysisType
+from samplemind.errors import NotFoundError
+
+
+class AnalysisRepository:
+    """Reads and adds analysis results."""
+
+    async def get(self, analysis_id: UUID) -> AnalysisResult:
+        """Return one result.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        with translating_errors():
+            result = await AnalysisResult.get(analysis_id)
+        if result is None:
+            message = f"there is no analysis {analysis_id}"
+            raise NotFoundError(message)
+        return result
+
+    async def find_many(self, ids: Sequence[UUID]) -> list[AnalysisResult]:
+        """Return those of the results that exist, in no order."""
+        if not ids:
+            return []
+        with translating_errors():
+            return await AnalysisResult.find(In(AnalysisResult.id, ids)).to_list()
+
+    async def list_versions(
+        self,
+        audio_file_id: UUID,
+        analysis_type: AnalysisType = AnalysisType.FEATURES,
+        *,
+        limit: int = 50,
+    ) -> list[AnalysisResult]:
+        """Return a file's results of one type, over all contents and analysers, newest first."""
+        query = AnalysisResult.find(
+            AnalysisResult.audio_file_id == audio_file_id,
+            AnalysisResult.analysis_type == analysis_type,
+        )
+        with translating_errors():
+            return await query.sort("-created_at").limit(limit).to_list()
+
+    async def insert_missing(self, results: Sequence[AnalysisResult]) -> None:
+        """Add the results that are not there yet; what is there stays as it is."""
+        if not results:
+            return
+        writes = [
+            UpdateOne(
+                {"_id": result.id},
+                {"$setOnInsert": result.model_dump(mode="python", exclude={"id"})},
+                upsert=True,
+            )
+            for result in results
+        ]
+        with translating_errors():
+            try:
+                await AnalysisResult.get_pymongo_collection().bulk_write(writes, ordered=False)
+            except BulkWriteError as error:
+                # Another worker added the same result at the same moment, which is as good.
+                if not is_duplicate(error):
+                    raise

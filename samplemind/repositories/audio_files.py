@@ -1,0 +1,161 @@
+"""Queries on audio files.
+
+Invariant: what an analysis found is written only here, and a write that changes nothing raises no
+revision. All need the models bound: `await connections.documents()` comes first.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from beanie.operators import In
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from samplemind.connections.mongo import Fields, is_duplicate, translating_errors
+from samplemind.documents.audio_file import AudioFile, audio_file_id
+from samplemind.errors import NotFoundError
+
+# What an analysis tells of a file. Other fields belong to people and stay as they are.
+_FOUND = [
+    "owner_id",
+    "path",
+    "content_hash",
+    "size_bytes",
+    "title",
+    "pack",
+    "format",
+    "codec",
+    "duration_s",
+    "sample_rate_hz",
+    "channels",
+    "bit_depth",
+    "status",
+    "outcome",
+    "message",
+    "tags",
+    "kind",
+    "tempo_bpm",
+    "tempo_confidence",
+    "tempo_alternative_bpm",
+    "key",
+    "key_confidence",
+    "key_relative",
+    "root_note",
+    "loudness_lufs",
+    "peak_dbfs",
+    "flags",
+    "name_evidence",
+    "analysis_id",
+    "analyzer_version",
+]
+# When and by whom it was found; not a change of the file by itself.
+_PROVENANCE = ("observed_at", "batch_id")
+
+
+class AudioFileRepository:
+    """Reads and writes audio files."""
+
+    async def get(self, file_id: UUID) -> AudioFile:
+        """Return one file.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        with translating_errors():
+            file = await AudioFile.get(file_id)
+        if file is None:
+            message = f"there is no audio file {file_id}"
+            raise NotFoundError(message)
+        return file
+
+    async def find_by_path(self, owner_id: UUID | None, path: Path) -> AudioFile | None:
+        """Return the owner's file of this absolute path, or None."""
+        with translating_errors():
+            return await AudioFile.get(audio_file_id(owner_id, path))
+
+    async def find_many(self, ids: Sequence[UUID]) -> list[AudioFile]:
+        """Return those of the files that exist, in no order."""
+        if not ids:
+            return []
+        with translating_errors():
+            return await AudioFile.find(In(AudioFile.id, ids)).to_list()
+
+    async def list_newest(self, owner_id: UUID | None, *, limit: int = 50) -> list[AudioFile]:
+        """Return the owner's files, the last added first."""
+        query = AudioFile.find(AudioFile.owner_id == owner_id)
+        with translating_errors():
+            return await query.sort("-created_at").limit(limit).to_list()
+
+    async def find_copies(self, content_hash: str, *, limit: int = 100) -> list[AudioFile]:
+        """Return the files whose content is the same, byte for byte."""
+        query = AudioFile.find(AudioFile.content_hash == content_hash)
+        with translating_errors():
+            return await query.limit(limit).to_list()
+
+    async def stream_revisions(self) -> AsyncIterator[tuple[UUID, int]]:
+        """Yield the id and revision of every file in id order, reading the index alone."""
+        cursor = AudioFile.get_pymongo_collection().find({}, {"revision": 1})
+        with translating_errors():
+            async for file in cursor.sort("_id").hint("revisions_by_id"):
+                yield file["_id"], file["revision"]
+
+    async def write_found(self, files: Sequence[AudioFile], now: datetime) -> None:
+        """Store what analyses found; a repeat changes nothing.
+
+        A new file is inserted. Of a file that exists, the fields that an analysis owns are
+        replaced and its revision rises by one, if any of them differs. A finding from an earlier
+        look at the file than the stored one is dropped: the later look wins.
+
+        Raises:
+            ConflictError: another document has the same owner and path.
+        """
+        if not files:
+            return
+        writes = [
+            UpdateOne({"_id": file.id}, write_pipeline(file, now), upsert=True) for file in files
+        ]
+        collection = AudioFile.get_pymongo_collection()
+        with translating_errors():
+            try:
+                await collection.bulk_write(writes, ordered=False)
+            except BulkWriteError as error:
+                if not is_duplicate(error):
+                    raise
+                # Two workers inserted the same new file at once: now it exists, so this updates.
+                await collection.bulk_write(writes, ordered=False)
+
+
+def write_pipeline(file: AudioFile, now: datetime) -> list[Fields]:
+    """Return the update that decides, inside MongoDB, between insert, change and nothing."""
+    dump = file.model_dump(mode="python", include={*_FOUND, *_PROVENANCE})
+    found = {name: dump[name] for name in _FOUND}
+    provenance = {name: dump[name] for name in _PROVENANCE}
+    unchanged: Fields = {"$eq": [{name: f"${name}" for name in _FOUND}, {"$literal": found}]}
+    changed: Fields = {
+        "created_at": {"$ifNull": ["$created_at", now]},
+        "updated_at": now,
+        "revision": {"$add": [{"$ifNull": ["$revision", 0]}, 1]},
+    }
+    return [
+        {
+            "$replaceWith": {
+                "$switch": {
+                    "branches": [
+                        {
+                            "case": {"$gt": ["$observed_at", file.observed_at]},
+                            "then": "$$ROOT",
+                        },
+                        {"case": unchanged, "then": _merged(provenance)},
+                    ],
+                    "default": _merged(found | provenance, changed),
+                }
+            }
+        }
+    ]
+
+
+def _merged(literal: Fields, computed: Fields | None = None) -> dict[str, Any]:
+    return {"$mergeObjects": ["$$ROOT", {"$literal": literal}, computed or {}]}

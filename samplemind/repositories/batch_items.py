@@ -1,0 +1,236 @@
+"""Queries on the items of batches.
+
+Invariant: an item that is claimed changes only under its token, by the end of its claim, or by a
+cancellation. Ends of claims are compared with MongoDB's clock, so the workers' don't matter. All
+need the models bound: `await connections.documents()` comes first.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pymongo import UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+
+from samplemind.connections.mongo import Fields, translating_errors
+from samplemind.documents.batch_item import OPEN_STATES, BatchItem, ItemError, ItemState
+
+_OPEN = [str(state) for state in OPEN_STATES]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """How one item ended.
+
+    Attributes:
+        seconds: that its analysis took; None where nothing was analysed.
+    """
+
+    item_id: UUID
+    state: ItemState
+    error: ItemError | None
+    audio_file_id: UUID | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The items of a batch from `first` to `last`, both included."""
+
+    batch_id: UUID
+    first: int
+    last: int
+
+    def where(self) -> Fields:
+        """Return the filter that matches these items."""
+        return {"batch_id": self.batch_id, "seq": {"$gte": self.first, "$lte": self.last}}
+
+
+class BatchItemRepository:
+    """Reads and writes batch items."""
+
+    async def insert(self, items: Sequence[BatchItem]) -> None:
+        """Store new items.
+
+        Raises:
+            ConflictError: one with the same batch and number exists.
+        """
+        documents = [item.model_dump(mode="python", by_alias=True) for item in items]
+        with translating_errors():
+            await self._items().insert_many(documents, ordered=False)
+
+    async def delete_of_batch(self, batch_id: UUID) -> None:
+        """Forget all items of a batch that was never submitted."""
+        with translating_errors():
+            await self._items().delete_many({"batch_id": batch_id})
+
+    async def claim(self, chunk: Chunk, *, job_id: str, token: UUID, claim_s: float) -> None:
+        """Put the token on every item that is pending, expired, or held by the same job."""
+        free: list[Fields] = [
+            {"state": ItemState.PENDING},
+            {"state": ItemState.CLAIMED, "job_id": job_id},
+            {"state": ItemState.CLAIMED, "$expr": {"$lt": ["$due_at", "$$NOW"]}},
+        ]
+        await self._update(
+            chunk.where() | {"$or": free},
+            [
+                {
+                    "$set": {
+                        "state": ItemState.CLAIMED,
+                        "claim": token,
+                        "job_id": job_id,
+                        "due_at": _after(claim_s),
+                        "attempts": {"$add": ["$attempts", 1]},
+                    }
+                }
+            ],
+        )
+
+    async def list_claimed(self, chunk: Chunk, token: UUID) -> list[BatchItem]:
+        """Return the items under this token, in order."""
+        query = BatchItem.find(_held(chunk, token)).sort("seq")
+        with translating_errors():
+            return await query.to_list()
+
+    async def extend(self, chunk: Chunk, token: UUID, *, claim_s: float) -> int:
+        """Let the claim last from now on; return how many items it still holds."""
+        return await self._update(_held(chunk, token), [{"$set": {"due_at": _after(claim_s)}}])
+
+    async def begin_trial(self, item_id: UUID, token: UUID) -> bool:
+        """Note that an item's analysis begins alone; False if the claim no longer holds it."""
+        found = await self._update({"_id": item_id, "claim": token}, {"$inc": {"trials": 1}})
+        return found == 1
+
+    async def end(self, token: UUID, ends: Sequence[ItemEnd], now: datetime) -> int:
+        """Store how items ended, where the token still holds them; return how many it did."""
+        writes = [
+            UpdateOne(
+                {"_id": end.item_id, "claim": token, "state": ItemState.CLAIMED},
+                {"$set": _ended(end, now)},
+            )
+            for end in ends
+        ]
+        if not writes:
+            return 0
+        with translating_errors():
+            result = await self._items().bulk_write(writes, ordered=False)
+        return result.modified_count
+
+    async def release(
+        self,
+        chunk: Chunk,
+        token: UUID,
+        *,
+        untouched: Iterable[UUID],
+        due_at: datetime,
+    ) -> int:
+        """Give back all that the claim holds; for the untouched it counts as no attempt."""
+        given_back = {"state": ItemState.PENDING, "claim": None, "job_id": None, "due_at": due_at}
+        held = _held(chunk, token)
+        clean = await self._update(
+            held | {"_id": {"$in": list(untouched)}},
+            {"$set": given_back, "$inc": {"attempts": -1}},
+        )
+        return clean + await self._update(held, {"$set": given_back})
+
+    async def has_open(self, batch_id: UUID) -> bool:
+        """Whether an item of the batch is pending or claimed."""
+        with translating_errors():
+            found = await self._items().find_one(
+                {"batch_id": batch_id, "state": {"$in": _OPEN}}, {"_id": 1}
+            )
+        return found is not None
+
+    async def count_by_state(self, batch_id: UUID) -> dict[ItemState, int]:
+        """Return how many items are in each state, from the index alone."""
+        counts = dict.fromkeys(ItemState, 0)
+        pipeline: list[Fields] = [
+            {"$match": {"batch_id": batch_id}},
+            {"$group": {"_id": "$state", "items": {"$sum": 1}}},
+        ]
+        with translating_errors():
+            cursor = await self._items().aggregate(pipeline, hint="items_of_batch_by_state")
+            async for group in cursor:
+                counts[ItemState(group["_id"])] = group["items"]
+        return counts
+
+    async def list_failed(self, batch_id: UUID, *, limit: int) -> list[BatchItem]:
+        """Return the failed items of a batch, in order."""
+        query = BatchItem.find(BatchItem.batch_id == batch_id, BatchItem.state == ItemState.FAILED)
+        with translating_errors():
+            return await query.sort("seq").limit(limit).to_list()
+
+    async def cancel_open(self, batch_id: UUID, now: datetime) -> int:
+        """End every open item as cancelled and take its claim away; return how many."""
+        ended = {"state": ItemState.CANCELLED, "claim": None, "due_at": None, "finished_at": now}
+        return await self._update({"batch_id": batch_id, "state": {"$in": _OPEN}}, {"$set": ended})
+
+    async def reset_failed(self, batch_id: UUID, due_at: datetime) -> int:
+        """Make every failed item pending, as if it had never been tried; return how many."""
+        fresh = {
+            "state": ItemState.PENDING,
+            "due_at": due_at,
+            "attempts": 0,
+            "trials": 0,
+            "error": None,
+            "seconds": None,
+            "finished_at": None,
+        }
+        return await self._update(
+            {"batch_id": batch_id, "state": ItemState.FAILED}, {"$set": fresh}
+        )
+
+    async def list_pending_chunks(self, batch_id: UUID, chunk_size: int) -> list[int]:
+        """Return the numbers of the chunks that hold a pending item, in order."""
+        pipeline: list[Fields] = [
+            {"$match": {"batch_id": batch_id, "state": ItemState.PENDING}},
+            {"$group": {"_id": {"$floor": {"$divide": ["$seq", chunk_size]}}}},
+            {"$sort": {"_id": 1}},
+        ]
+        with translating_errors():
+            cursor = await self._items().aggregate(pipeline)
+            return [int(group["_id"]) async for group in cursor]
+
+    async def list_due(self, now: datetime, *, limit: int) -> list[BatchItem]:
+        """Return open items whose claim or message counts as lost, the longest lost first."""
+        query = BatchItem.find({"state": {"$in": _OPEN}, "due_at": {"$lt": now}})
+        with translating_errors():
+            return await query.sort("due_at").limit(limit).to_list()
+
+    async def reset_due(self, chunk: Chunk, now: datetime, due_at: datetime) -> int:
+        """Make a chunk's lost items pending until a later time; return how many they were."""
+        return await self._update(
+            chunk.where() | {"state": {"$in": _OPEN}, "due_at": {"$lt": now}},
+            {"$set": {"state": ItemState.PENDING, "claim": None, "due_at": due_at}},
+        )
+
+    @staticmethod
+    def _items() -> AsyncCollection[Fields]:
+        return BatchItem.get_pymongo_collection()
+
+    async def _update(self, where: Fields, change: Fields | list[Fields]) -> int:
+        with translating_errors():
+            result = await self._items().update_many(where, change)
+        return result.matched_count
+
+
+def _held(chunk: Chunk, token: UUID) -> Fields:
+    return chunk.where() | {"claim": token, "state": ItemState.CLAIMED}
+
+
+def _after(seconds: float) -> Fields:
+    # A number added to a date counts milliseconds.
+    return {"$add": ["$$NOW", round(seconds * 1000)]}
+
+
+def _ended(end: ItemEnd, now: datetime) -> Fields:
+    return {
+        "state": end.state,
+        "error": None if end.error is None else end.error.model_dump(),
+        "audio_file_id": end.audio_file_id,
+        "seconds": end.seconds,
+        "finished_at": now,
+        "claim": None,
+        "due_at": None,
+    }

@@ -1,0 +1,110 @@
+"""Queries on batches.
+
+Invariant: each change of a batch's state is one guarded write, so that of many callers one makes
+it. All need the models bound: `await connections.documents()` comes first.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from beanie.operators import In
+
+from samplemind.connections.mongo import translating_errors
+from samplemind.documents.batch_job import BatchJob, BatchState
+from samplemind.errors import NotFoundError
+
+_OPEN = (BatchState.PENDING, BatchState.RUNNING)
+
+
+class BatchJobRepository:
+    """Reads and writes batches."""
+
+    async def add(self, job: BatchJob) -> None:
+        """Store a new batch.
+
+        Raises:
+            ConflictError: there is one of this id.
+        """
+        with translating_errors():
+            await job.insert()
+
+    async def find(self, batch_id: UUID) -> BatchJob | None:
+        """Return one batch, or None."""
+        with translating_errors():
+            return await BatchJob.get(batch_id)
+
+    async def get(self, batch_id: UUID) -> BatchJob:
+        """Return one batch.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        job = await self.find(batch_id)
+        if job is None:
+            message = f"there is no batch {batch_id}"
+            raise NotFoundError(message)
+        return job
+
+    async def find_many(self, ids: Sequence[UUID]) -> list[BatchJob]:
+        """Return those of the batches that exist, in no order."""
+        with translating_errors():
+            return await BatchJob.find(In(BatchJob.id, ids)).to_list()
+
+    async def list_newest(
+        self,
+        *,
+        owner_id: UUID | None = None,
+        state: BatchState | None = None,
+        limit: int = 50,
+    ) -> list[BatchJob]:
+        """Return batches, the last submitted first; an owner or state that is None isn't asked."""
+        wanted = {"owner_id": owner_id, "state": state}
+        query = BatchJob.find({name: value for name, value in wanted.items() if value is not None})
+        with translating_errors():
+            return await query.sort("-created_at").limit(limit).to_list()
+
+    async def start(self, batch_id: UUID, now: datetime) -> None:
+        """Note that the first item is being worked on; only the first call changes anything."""
+        await self._change(
+            {"_id": batch_id, "state": BatchState.PENDING},
+            {"$set": {"state": BatchState.RUNNING, "started_at": now}},
+        )
+
+    async def finish(
+        self, batch_id: UUID, *, epoch: int, counts: Mapping[str, int], now: datetime
+    ) -> bool:
+        """End a batch whose items were counted in this epoch; return whether this call did it."""
+        return await self._change(
+            {"_id": batch_id, "state": {"$in": _OPEN}, "epoch": epoch},
+            {"$set": {"state": BatchState.FINISHED, "counts": dict(counts), "finished_at": now}},
+        )
+
+    async def reopen(self, batch_id: UUID) -> bool:
+        """Let a batch run again, whose items were opened; False if it was cancelled meanwhile."""
+        return await self._change(
+            {"_id": batch_id, "state": {"$ne": BatchState.CANCELLED}},
+            {
+                "$set": {"state": BatchState.RUNNING, "counts": None, "finished_at": None},
+                "$inc": {"epoch": 1},
+            },
+        )
+
+    async def cancel(self, batch_id: UUID, now: datetime) -> bool:
+        """Cancel a batch that has not ended; return whether this call did it."""
+        return await self._change(
+            {"_id": batch_id, "state": {"$in": _OPEN}},
+            {"$set": {"state": BatchState.CANCELLED, "finished_at": now}},
+        )
+
+    async def store_cancelled_counts(self, batch_id: UUID, counts: Mapping[str, int]) -> None:
+        """Keep the final counts of a cancelled batch."""
+        await self._change(
+            {"_id": batch_id, "state": BatchState.CANCELLED}, {"$set": {"counts": dict(counts)}}
+        )
+
+    async def _change(self, where: dict[str, Any], change: dict[str, Any]) -> bool:
+        with translating_errors():
+            result = await BatchJob.get_pymongo_collection().update_one(where, change)
+        return result.matched_count == 1
