@@ -1,0 +1,1 @@
+"""How fast and how right the audio analysis is, on sounds made here or installed by Debian."""
