@@ -18,10 +18,11 @@ from redis.exceptions import RedisError
 
 from samplemind.errors import StoreUnavailableError
 from samplemind.ids import new_id
+from samplemind.jobs.wire import KEY_PREFIX
 
-DIRTY_KEY = "sm:index:dirty"  # sorted set: id → the time it was first marked
-CLAIMED_KEY = "sm:index:claimed"  # sorted set: "token:id" → the time its lease ends
-QUEUED_KEY = "sm:index:drain-queued"  # present while a drain is on its way
+DIRTY_KEY = f"{KEY_PREFIX}index:dirty"  # sorted set: id → the time it was first marked
+CLAIMED_KEY = f"{KEY_PREFIX}index:claimed"  # sorted set: "token:id" → the time its lease ends
+QUEUED_KEY = f"{KEY_PREFIX}index:drain-queued"  # present while a drain is on its way
 
 # A drain that was published and lost is published again by the next mark after this.
 _QUEUED_TTL = timedelta(seconds=10)

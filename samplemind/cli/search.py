@@ -1,0 +1,156 @@
+"""`samplemind search` and `samplemind similar`: finding files by words and by sound."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from samplemind.audio.analysis import analyze_file
+from samplemind.cli.output import console, json_option, print_json, print_table
+from samplemind.cli.session import with_connections
+from samplemind.connections.resources import Connections
+from samplemind.documents.text import store_path
+from samplemind.errors import InvalidInputError, NotFoundError
+from samplemind.repositories.users import UserRepository
+from samplemind.search.filters import Filters, parse_key, parse_kind, parse_range
+from samplemind.search.full_text import Results, search_audio_files
+from samplemind.search.vector import find_by_path, find_similar, stored_vector
+
+
+def filter_options(command: Any) -> Any:
+    """Add the options that narrow any query."""
+    for option in (
+        click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True),
+        click.option("--owner", metavar="EMAIL", help="Only this user's files."),
+        click.option("--bpm", metavar="LOW..HIGH", help="Tempo, such as 120..130, 120.. or 128."),
+        click.option("--key", "key_name", metavar="KEY", help='Key, such as "F# minor" or Dmaj.'),
+        click.option("--kind", metavar="KIND", help="loop or one_shot."),
+        click.option("--duration", metavar="LOW..HIGH", help="Length in seconds."),
+        click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("text", nargs=-1, required=True)
+@filter_options
+@json_option
+def search(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> None:
+    """Find files by words: "phrases", `or`, and a minus before what must not be there.
+
+    Example: samplemind search dark kick --kind one_shot
+    """
+    query = " ".join(text)
+
+    async def work(connections: Connections) -> Results:
+        filters = await _filters(connections, **narrow)
+        async with connections.postgres.session() as session:
+            return await search_audio_files(session, query, filters=filters, limit=limit)
+
+    _show(with_connections(work), as_json)
+
+
+@click.command()
+@click.argument("file_or_id")
+@filter_options
+@json_option
+def similar(file_or_id: str, as_json: bool, limit: int, **narrow: Any) -> None:
+    """Find files that sound like one: a file of the library (path or id), or any audio file.
+
+    Example: samplemind similar kick.wav --kind one_shot --limit 5
+    """
+
+    path = store_path(Path(file_or_id).absolute())
+
+    async def work(connections: Connections) -> Results:
+        filters = await _filters(connections, **narrow)
+        async with connections.postgres.session() as session:
+            file_id = _as_id(file_or_id) or await find_by_path(session, path)
+            if file_id is not None:
+                vector, version = await stored_vector(session, file_id)
+            else:
+                vector, version = _measured(Path(file_or_id))
+            return await find_similar(
+                session, vector, version, filters=filters, exclude=file_id, limit=limit
+            )
+
+    _show(with_connections(work), as_json)
+
+
+async def _filters(
+    connections: Connections,
+    *,
+    owner: str | None,
+    bpm: str | None,
+    key_name: str | None,
+    kind: str | None,
+    duration: str | None,
+    tags: tuple[str, ...],
+) -> Filters:
+    owner_id = None
+    if owner is not None:
+        async with connections.postgres.session() as session:
+            user = await UserRepository(session).get_by_email(owner)
+        if user is None:
+            message = f"there is no user {owner}"
+            raise NotFoundError(message)
+        owner_id = user.id
+    return Filters(
+        owner_id=owner_id,
+        tempo_bpm=parse_range(bpm) if bpm else None,
+        duration_s=parse_range(duration) if duration else None,
+        key=parse_key(key_name) if key_name else None,
+        kind=parse_kind(kind) if kind else None,
+        tags=tags,
+    )
+
+
+def _as_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _measured(path: Path) -> tuple[NDArray[np.float32], str]:
+    analysis = analyze_file(path)
+    if analysis.outcome.rejected:
+        message = f"{path}: {analysis.message}"
+        raise InvalidInputError(message)
+    if analysis.measurements is None:
+        message = f"{path}: {analysis.message} It sounds like nothing else."
+        raise NotFoundError(message)
+    return analysis.measurements.embedding, analysis.measurements.embedding_version
+
+
+def _show(results: Results, as_json: bool) -> None:
+    if as_json:
+        print_json(dataclasses.asdict(results))
+        return
+    print_results(results)
+
+
+def print_results(results: Results) -> None:
+    """Print hits as a table, and under it how many there are and how long it took."""
+    print_table(
+        ("score", "title", "kind", "bpm", "key", "seconds", "id"),
+        (
+            (
+                f"{hit.score:.3f}",
+                hit.title,
+                hit.kind,
+                f"{hit.tempo_bpm:.1f}" if hit.tempo_bpm else None,
+                hit.key,
+                f"{hit.duration_s:.2f}" if hit.duration_s is not None else None,
+                hit.id,
+            )
+            for hit in results.results
+        ),
+    )
+    shown = len(results.results)
+    console.print(f"[dim]{shown} of {results.total} in {results.took_ms:.1f} ms[/dim]")

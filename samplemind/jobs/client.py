@@ -1,0 +1,143 @@
+"""Sending jobs: what another service imports.
+
+    async with Jobs() as jobs:
+        submission = await jobs.submit_batch(["/samples/pack"], owner="ada@example.org")
+
+Invariant: a payload is validated before it is published, and a batch is in MongoDB before any of
+its messages is, so a message never names what is not there. A publish that fails half-way loses
+nothing: the rescue publishes the rest.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from uuid import UUID, uuid5
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from samplemind.errors import StoreUnavailableError
+from samplemind.ids import new_id
+from samplemind.jobs.payloads import AnalyzeBatch, Payload
+from samplemind.jobs.wire import queue_for, transport_options
+from samplemind.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    # Drivers load when a batch is submitted, not when a web service imports this module.
+    from samplemind.connections.resources import Connections
+
+_PUBLISH_RETRY = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A batch that was written and published: its id and how many files it has."""
+
+    batch_id: UUID
+    files: int
+
+
+class Jobs:
+    """A client of the platform; use one for the life of a service, and close it."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Take the settings given, or those of the environment; connects to nothing yet."""
+        self._settings = settings or get_settings()
+        self._celery = producer(self._settings)
+        self._connections: Connections | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what was opened; repeating it is harmless."""
+        self._celery.close()
+        if self._connections is not None:
+            await self._connections.aclose()
+            self._connections = None
+
+    async def submit_batch(
+        self, paths: Iterable[str | Path], *, owner: str | None = None
+    ) -> Submission:
+        """Submit files for analysis; folders stand for the audio files below them.
+
+        Args:
+            paths: files and folders, as the workers will see them.
+            owner: email of the user whose files they are; none: the library's own.
+
+        Raises:
+            NotFoundError: a path does not exist.
+            InvalidInputError: more files than a batch may have.
+            StoreUnavailableError: a store did not answer; nothing was submitted, or the rescue
+                will finish it.
+        """
+        from samplemind.batches.submit import write_batch
+
+        plan = await write_batch(self._open(), [Path(path) for path in paths], owner=owner)
+        publish(
+            self._celery,
+            [
+                AnalyzeBatch(batch_id=plan.batch_id, first=first, last=last)
+                for first, last in plan.chunks
+            ],
+            ids=[uuid5(plan.batch_id, f"{first}") for first, _ in plan.chunks],
+        )
+        return Submission(plan.batch_id, plan.total)
+
+    def _open(self) -> "Connections":
+        from samplemind.connections.resources import Connections
+
+        if self._connections is None:
+            self._connections = Connections(self._settings)
+        return self._connections
+
+
+def producer(settings: Settings) -> Celery:
+    """Return a bare Celery client that publishes by name and knows no task's code."""
+    url = settings.broker.url
+    app = Celery("samplemind-jobs", set_as_current=False)
+    app.conf.update(
+        broker_url=url.get_secret_value() if url else None,
+        broker_transport_options=transport_options(settings.broker),
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        # Failing soon and clearly beats a request that hangs on a lost broker.
+        broker_connection_timeout=5,
+        broker_connection_max_retries=3,
+        task_publish_retry_policy=_PUBLISH_RETRY,
+    )
+    return app
+
+
+def publish(app: Celery, payloads: Sequence[Payload], *, ids: Sequence[UUID] = ()) -> None:
+    """Publish jobs in one pipeline, with the ids given or fresh ones.
+
+    Raises:
+        StoreUnavailableError: the broker did not take them all; sending the same ids again is
+            harmless, because jobs may run twice and count once.
+    """
+    job_ids = ids or [new_id() for _ in payloads]
+    try:
+        with app.producer_or_acquire() as sender, sender.batch():
+            for payload, job_id in zip(payloads, job_ids, strict=True):
+                app.send_task(
+                    payload.job_name,
+                    kwargs=payload.model_dump(mode="json"),
+                    queue=queue_for(payload.job_name).value,
+                    task_id=str(job_id),
+                    producer=sender,
+                )
+    except (OperationalError, ConnectionError) as error:
+        message = f"the broker did not take {len(payloads)} jobs"
+        raise StoreUnavailableError(message) from error
