@@ -1,0 +1,70 @@
+"""What a producer and a worker must agree on: queues, routes, and how the broker is spoken to.
+
+Invariant: both sides take these from here, so a message that is published is a message that some
+worker consumes. This module never imports Celery or Kombu; it holds plain values for them.
+"""
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from samplemind.settings import BrokerSettings
+
+KEY_PREFIX = "sm:"
+"""Before every key of ours in the broker's Redis, so that it may be shared."""
+
+
+class Queue(StrEnum):
+    """The queues, by kind of work, so that one kind never waits behind another."""
+
+    INTERACTIVE = "interactive"  # somebody waits for the answer
+    AUDIO = "audio"  # keeps a core busy for seconds
+    INDEX = "index"  # writes the search index
+    MAINTENANCE = "maintenance"  # minutes to hours, no hurry
+    DEFAULT = "default"  # everything short
+
+
+ROUTES: tuple[tuple[str, Queue], ...] = (
+    ("batches.analyze", Queue.AUDIO),
+    ("batches.*", Queue.DEFAULT),
+    ("search.*", Queue.INDEX),
+    ("backups.*", Queue.MAINTENANCE),
+    ("maintenance.*", Queue.MAINTENANCE),
+    ("retention.*", Queue.MAINTENANCE),
+)
+"""Pattern of a job's name → its queue; the first that fits holds."""
+
+
+def queue_for(job_name: str) -> Queue:
+    """Return the queue of the job with that name; what fits no route is short work."""
+    for pattern, queue in ROUTES:
+        if fnmatchcase(job_name, pattern):
+            return queue
+    return Queue.DEFAULT
+
+
+def transport_options(broker: BrokerSettings) -> dict[str, Any]:
+    """Return Kombu's options for the Redis transport, the same for producers and workers."""
+    return {
+        "global_keyprefix": KEY_PREFIX,
+        # A message whose lease is older than this is given to another worker. Seconds are enough,
+        # whatever a job takes, because a living worker renews its leases (worker.lease).
+        "visibility_timeout": broker.lease_s,
+        # Kombu looks for expired leases every interval × throttle seconds: 10 × 10 by default.
+        "unacked_restore_interval": broker.sweep_s,
+        "unacked_restore_throttle": 1,
+        # Bounds one search, so that a thousand lost messages do not stall a consumer's loop.
+        "unacked_restore_limit": 500,
+        # A worker killed in the middle of a search would hold its lock for five minutes.
+        "unacked_mutex_expire": max(5, 2 * broker.sweep_s),
+        # Without these, a publish waits for ever on a broker that vanished without closing.
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        # A BRPOP whose answer is overdue by this many seconds is sent on a new connection.
+        "health_check_interval": 10,
+        "max_connections": 50,
+        "client_name": "samplemind",
+        # A worker of several queues takes from the first that has something.
+        "queue_order_strategy": "priority",
+    }

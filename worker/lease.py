@@ -1,0 +1,114 @@
+"""Keeps the leases of the messages whose jobs this worker runs.
+
+A lease lasts seconds, so that a worker that was killed is replaced within seconds; it is renewed
+while the worker lives, so that a job may take hours and still runs once.
+
+The renewal has a thread of its own in the main process. A job that keeps every core busy does not
+stop it, nor does the main loop while it waits for Redis to come back: then the leases are renewed
+at the first second in which Redis answers, before anybody else may judge them.
+
+Invariant: the set of leases is drawn up by the main loop, which knows the jobs; the thread only
+renews. A worker that was frozen longer than a lease says so when it wakes, and its late
+acknowledgements meet nothing (`worker.transport`).
+"""
+
+import threading
+import time
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import state
+from celery.worker.consumer.tasks import Tasks
+from redis.exceptions import RedisError
+
+from samplemind.log import get_logger
+from samplemind.settings import BrokerSettings, get_settings
+from worker.broker import connect_broker
+from worker.ledger import ledger
+
+_STOCK_S = 1.0
+"""Seconds between two drawings-up; a message newer than that has a fresh lease anyway."""
+
+_log = get_logger(__name__)
+
+
+class LeaseKeeper(bootsteps.StartStopStep):
+    """Starts the renewal with the first connection and gives the rest back at the end."""
+
+    requires = (Tasks,)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._renewal: Renewal | None = None
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Draw up the leases from now on; called at every connection."""
+        self._timer = consumer.timer.call_repeatedly(_STOCK_S, take_stock, (consumer,))
+        if self._renewal is None:
+            self._renewal = Renewal(get_settings().broker)
+            self._renewal.start()
+
+    def stop(self, consumer: Any) -> None:
+        """Leave the leases as they are until the next connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def shutdown(self, consumer: Any) -> None:
+        """Give back what is left; the processes that ran it have ended."""
+        ledger.leaving = True
+        ledger.give_back(ledger.held - _unacknowledged(consumer))
+        if self._renewal is not None:
+            self._renewal.finish()
+
+
+def take_stock(consumer: Any) -> None:
+    """Draw up the leases: what this connection delivered, and jobs that outlived another one."""
+    running = {request.message.delivery_tag for request in tuple(state.active_requests)}
+    ledger.hold(_unacknowledged(consumer) | running)
+
+
+def _unacknowledged(consumer: Any) -> frozenset[str]:
+    if consumer.task_consumer is None:
+        return frozenset()
+    qos = consumer.task_consumer.channel.qos
+    return frozenset(qos._delivered).difference(qos._dirty)
+
+
+class Renewal(threading.Thread):
+    """Renews at a fixed pace, and tells Redis what it could not be told before."""
+
+    def __init__(self, broker: BrokerSettings) -> None:
+        super().__init__(name="lease-renewal", daemon=True)
+        self._lease_s = broker.lease_s
+        self._pace_s = broker.lease_renewal_s
+        self._client = connect_broker(broker)
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Go on until `finish`."""
+        renewed_at = time.monotonic()
+        while not self._ended.wait(self._pace_s):
+            try:
+                ledger.tell(self._client)
+                ledger.renew(self._client)
+            except RedisError as error:
+                _log.warning("leases_not_renewed", error=str(error))
+                continue
+            now = time.monotonic()
+            if now - renewed_at > self._lease_s and ledger.held:
+                _log.warning(
+                    "leases_lapsed",
+                    seconds=round(now - renewed_at, 1),
+                    messages=len(ledger.held),
+                )
+            renewed_at = now
+
+    def finish(self) -> None:
+        """Stop renewing, and tell what is left if Redis is there."""
+        self._ended.set()
+        self.join(timeout=2 * self._pace_s)
+        if not ledger.try_to_tell(self._client):
+            _log.warning("broker_not_told", consequence="its leases lapse by themselves")
+        self._client.close()

@@ -1,0 +1,87 @@
+"""What each process of the platform is there for: one role a resource class.
+
+Invariant: importing this module imports no Celery, so that whoever starts the processes can know
+them without loading what they run.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from samplemind.jobs.wire import Queue
+from samplemind.settings import Settings
+
+
+@dataclass(frozen=True)
+class Role:
+    """One kind of process, started as `python -m worker.main NAME`."""
+
+    name: str
+    purpose: str
+    queues: tuple[Queue, ...] = ()
+    """What it takes jobs from, the most urgent first; none: it runs no jobs."""
+    processes: Callable[[Settings], int] = lambda _: 1
+    """How many jobs it runs at once, each in a process of its own."""
+    preload: tuple[str, ...] = ()
+    """Modules loaded before the processes are forked, so that they share the memory."""
+
+    def arguments(self, settings: Settings) -> list[str]:
+        """Return the arguments for Celery's command line; the console takes none."""
+        if self.queues:
+            return self._worker_arguments(settings)
+        if self.name == BEAT:
+            return ["--quiet", "beat", f"--schedule={run_directory(settings) / 'beat'}"]
+        return []
+
+    def _worker_arguments(self, settings: Settings) -> list[str]:
+        return [
+            "--quiet",  # the banner would go to stdout, past the log
+            "worker",
+            f"--hostname={self.name}@%h",
+            f"--queues={','.join(self.queues)}",
+            f"--concurrency={self.processes(settings)}",
+            # Workers need not know each other: gossip and mingle only cost messages, and gossip
+            # fails on a reconnect.
+            "--without-gossip",
+            "--without-mingle",
+            # A job that was cancelled stays cancelled after a restart.
+            f"--statedb={run_directory(settings) / f'{self.name}.state'}",
+        ]
+
+
+AUDIO = "audio"
+INDEX = "index"
+BEAT = "beat"
+CONSOLE = "console"
+
+_ROLES = (
+    Role(
+        AUDIO,
+        "analyses audio, one process for each core",
+        queues=(Queue.AUDIO,),
+        processes=lambda settings: settings.worker.audio_concurrency or available_cores(),
+        preload=("samplemind.audio.analysis",),
+    ),
+    Role(
+        INDEX,
+        "writes the search index and runs everything that is not audio",
+        queues=(Queue.INTERACTIVE, Queue.INDEX, Queue.DEFAULT, Queue.MAINTENANCE),
+        processes=lambda settings: settings.worker.index_concurrency,
+    ),
+    Role(BEAT, "sends the periodic jobs"),
+    Role(CONSOLE, "shows workers and jobs to operators"),
+)
+
+ROLES: dict[str, Role] = {role.name: role for role in _ROLES}
+"""Every role by its name, in the order in which they start."""
+
+
+def run_directory(settings: Settings) -> Path:
+    """Return where a process leaves what it must find again: addresses, the schedule's state."""
+    return settings.home / "run"
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use, which in a container is not all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

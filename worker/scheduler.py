@@ -1,0 +1,32 @@
+"""The scheduler that beat runs: Celery's own, with a sign of life at each look at the table.
+
+Invariant: the sign is left after the due jobs were sent, so a beat that cannot send goes silent.
+"""
+
+from typing import Any
+
+from celery.beat import PersistentScheduler
+
+from samplemind.settings import get_settings
+from worker.broker import connect_broker
+from worker.heartbeat import beat
+from worker.roles import BEAT
+
+
+class BeatingScheduler(PersistentScheduler):
+    """Keeps the last run of each entry in a file; one beat runs at a time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._client = connect_broker(get_settings().broker)
+        super().__init__(*arguments, **options)
+
+    def tick(self, *arguments: Any, **options: Any) -> Any:
+        """Send what is due; return seconds until the next look."""
+        seconds = super().tick(*arguments, **options)
+        beat(self._client, BEAT, ())
+        return seconds
+
+    def close(self) -> None:
+        """Write the file and close the client."""
+        super().close()
+        self._client.close()

@@ -1,0 +1,84 @@
+"""The base of every job: what is tried again, how often, and the one line it leaves in the log.
+
+Invariant: exactly `TransientError` is tried again, after a delay that grows and is random, so that
+jobs which failed together do not come back together. Every other error ends the job.
+"""
+
+import random
+import time
+from typing import Any, ClassVar
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore, Reject, Retry
+
+from samplemind.errors import TransientError
+from samplemind.log import get_logger
+from worker import deliveries
+
+_log = get_logger(__name__)
+
+
+def retry_delay(retries: int, *, base_s: float, cap_s: float) -> float:
+    """Return seconds until the next attempt: random between zero and a bound that doubles.
+
+    Full jitter spreads the attempts best (Brooker, "Exponential Backoff And Jitter", 2015).
+    """
+    bound: float = min(cap_s, base_s * 2.0 ** min(retries, 32))
+    return random.uniform(0.0, bound)  # noqa: S311
+
+
+class Job(Task):
+    """A job: `@app.task(base=Job, name="area.verb_object")`, with `bind=True` where it asks for
+    its own request.
+    """
+
+    max_retries = 8
+    """Attempts after the first, each after a `TransientError`; overridden by job."""
+    retry_base_s: ClassVar[float] = 1.0
+    """Seconds that bound the first delay."""
+    retry_cap_s: ClassVar[float] = 60.0
+    """Seconds that bound every delay: 8 attempts take about two minutes, at most four."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the job as the worker does, or plainly where it is called as a function."""
+        if self.request.called_directly:
+            return self.run(*args, **kwargs)
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(job=self.name, job_id=self.request.id):
+            outcome = "failed"
+            try:
+                deliveries.admit(self)
+                result = self.run(*args, **kwargs)
+                outcome = "succeeded"
+                return result
+            except TransientError as error:
+                outcome = "retried" if self.request.retries < self.max_retries else "failed"
+                self._try_again(error)
+            except (Ignore, Reject, Retry) as verdict:
+                outcome = type(verdict).__name__.lower()
+                raise
+            finally:
+                deliveries.settle(self)
+                _log.info(
+                    "job_ended",
+                    outcome=outcome,
+                    seconds=round(time.perf_counter() - started, 4),
+                    attempt=self.request.retries + 1,
+                )
+
+    def on_give_up(self, *args: Any, **kwargs: Any) -> None:
+        """Called with the job's arguments when it is given up for killing its workers.
+
+        A job that stands for something in a store overrides this to mark that as failed; it may
+        use `worker.runtime`. It is called in a fresh process, once for each giving up.
+        """
+
+    def _try_again(self, error: TransientError) -> None:
+        delay = retry_delay(self.request.retries, base_s=self.retry_base_s, cap_s=self.retry_cap_s)
+        try:
+            self.retry(exc=error, countdown=delay)
+        except Reject as verdict:
+            # Celery rejects the message for good where the next attempt could not be published;
+            # here it stays in the broker and is delivered again.
+            raise Reject(verdict.reason, requeue=True) from error
