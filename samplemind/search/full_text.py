@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Float, cast, func, literal_column, select
+from sqlalchemy import Float, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
@@ -26,6 +26,12 @@ MAX_QUERY_LENGTH = 500
 _NORMALISE = 32
 # Marks that cannot stand in a title, since control characters are taken out of it.
 _OPEN, _CLOSE = "\x02", "\x03"
+_HIGHLIGHT = text(f"""
+SELECT ts_headline('{CONFIGURATION}', name, query, :options)
+FROM unnest(CAST(:texts AS text[])) WITH ORDINALITY AS titles (name, place),
+     websearch_to_tsquery('{CONFIGURATION}', :words) AS query
+ORDER BY place
+""")  # noqa: S608  # the configuration's name is the constant above
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +149,13 @@ async def _highlights(
         " · ".join(filter(None, (split_words(document.title), " ".join(document.tags))))
         for document in documents
     ]
-    marked = func.ts_headline(
-        CONFIGURATION,
-        literal_column("word_text.value"),
-        func.websearch_to_tsquery(CONFIGURATION, words),
-        f"StartSel={_OPEN}, StopSel={_CLOSE}, HighlightAll=true",
-    )
-    source = func.unnest(texts).table_valued("value", with_ordinality="place").alias("word_text")
     rows = await session.scalars(
-        select(marked).select_from(source).order_by(literal_column("word_text.place"))
+        _HIGHLIGHT,
+        {
+            "texts": texts,
+            "words": words,
+            "options": f"StartSel={_OPEN}, StopSel={_CLOSE}, HighlightAll=true",
+        },
     )
     return [html.escape(row).replace(_OPEN, "<b>").replace(_CLOSE, "</b>") for row in rows]
 

@@ -1,7 +1,7 @@
 """How names and queries become words, the same way on both sides.
 
 A file name is one token to PostgreSQL's parser (`kick_03-final`, `128bpm`), so words are split
-here before they are indexed and before they are asked for: at `_ . / -`, between lower and upper
+here before they are indexed and before they are asked for: at punctuation, between lower and upper
 case, and between digits and letters. A sharp is written out (`F#` → `fsharp`), because the parser
 drops the sign.
 
@@ -14,7 +14,9 @@ import unicodedata
 # An underscore is a word character to `\b`, so the boundary before a note is spelt out.
 _SHARP = re.compile(r"(?<![^\W_])([A-Ga-g])[#♯]")
 _FLAT = re.compile(r"(?<![^\W_])([A-Ga-g])♭")
-_SEPARATORS = re.compile(r"[_./\\\-–—]+")
+# ASCII punctuation but for the apostrophe and the sharp: to the parser, some of it starts a tag,
+# an address or a path, whose words it then hides.
+_SEPARATORS = re.compile(r"[!\"$-&(-/:-@\[-`{-~–—]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DIGITS = re.compile(r"(?<=[0-9])(?=[^\W\d_])|(?<=[^\W\d_])(?=[0-9])")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")

@@ -37,7 +37,7 @@ async def library(connections: Connections) -> dict[str, str]:
         "other": await add_file(
             "/b/kick_two.wav", tags=["kick"], owner_id=owner, vector=unit_vector(3)
         ),
-        "html": await add_file("/a/html.wav", title="<script> kick"),
+        "html": await add_file("/a/html.wav", title="<script>Mom's kick"),
     }
     await index_files(connections, [file.id for file in files.values()])
     return {name: str(file.id) for name, file in files.items()} | {"owner": str(owner)}
@@ -101,7 +101,7 @@ async def test_a_highlight_marks_the_words_and_escapes_the_rest(
 ) -> None:
     hits = (await search_audio_files(session, "kick")).results
     highlight = next(hit.highlight for hit in hits if str(hit.id) == library["html"])
-    assert highlight == "&lt;script&gt; <b>kick</b>"
+    assert highlight == "script Mom&#x27;s <b>kick</b>"
 
 
 @pytest.mark.parametrize("query", HOSTILE)
