@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from samplemind.embedded.account import Account
-from samplemind.embedded.process import ManagedProcess
+from samplemind.embedded.process import ManagedProcess, ProcessRecord, current_process
 from samplemind.errors import ServerStartError
 
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
@@ -52,6 +52,10 @@ class StackHome:
         except OSError as error:
             message = f"the home {self.path} cannot be used: {error.strerror} ({error.filename})"
             raise ServerStartError(message) from error
+
+    def processes(self) -> list[ManagedProcess]:
+        """Return every process on record, running or not."""
+        return [self.process(path.stem) for path in sorted(self.run.glob("*.pid"))]
 
     def process(self, name: str) -> ManagedProcess:
         """Return the process of that name in this home, running or not."""
@@ -104,7 +108,19 @@ class HomeLock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, current_process().to_json().encode())
         return True
+
+    def owner(self) -> ProcessRecord | None:
+        """Return the living process that owns the home, if any; for messages and for `down`."""
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return None
+        # Empty between the taking of the lock and the writing of the record.
+        record = ProcessRecord.from_json(text) if text else None
+        return record if record is not None and record.is_alive() else None
 
     def release(self) -> None:
         """Give the lock back; repeating it is harmless."""

@@ -5,6 +5,7 @@ a server that nobody knows; and no process is ever signalled whose start time is
 one, so a reused pid is safe.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -40,19 +41,14 @@ class ProcessRecord:
         return None if started is None else cls(pid, started)
 
     @classmethod
-    def read(cls, path: Path) -> Self | None:
-        """Return the record in a file, or none where there is none."""
-        try:
-            fields = json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
+    def from_json(cls, text: str) -> Self:
+        """Return the record that `to_json` wrote."""
+        fields = json.loads(text)
         return cls(int(fields["pid"]), str(fields["started"]))
 
-    def write(self, path: Path) -> None:
-        """Replace the file's record."""
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(self)))
-        draft.replace(path)
+    def to_json(self) -> str:
+        """Return the record as text."""
+        return json.dumps(asdict(self))
 
     def is_alive(self) -> bool:
         """Tell whether that very process runs; one that only waits to be reaped does not."""
@@ -66,8 +62,7 @@ class ProcessRecord:
             process = psutil.Process(self.pid)
             process.send_signal(stop_signal)
             if not _wait(process, grace_s):
-                process.kill()
-                _wait(process, _KILL_GRACE_S)
+                _kill_family(process)
         except psutil.NoSuchProcess:  # it ended meanwhile
             return
 
@@ -84,7 +79,10 @@ class ManagedProcess:
     @property
     def record(self) -> ProcessRecord | None:
         """The record of the process that was started last, by whomever."""
-        return ProcessRecord.read(self._record_path)
+        try:
+            return ProcessRecord.from_json(self._record_path.read_text())
+        except FileNotFoundError:
+            return None
 
     def spawn(
         self,
@@ -127,11 +125,16 @@ class ManagedProcess:
             raise ServerStartError(message)
         try:
             with gate:
-                record.write(self._record_path)
+                self._write(record)
                 gate.write(b"\n")
         except BrokenPipeError as error:
             message = f"{self.name} ended before it started"
             raise ServerStartError(message) from error
+
+    def _write(self, record: ProcessRecord) -> None:
+        draft = self._record_path.with_suffix(".new")
+        draft.write_text(record.to_json())
+        draft.replace(self._record_path)
 
     def is_alive(self) -> bool:
         """Tell whether the recorded process runs."""
@@ -163,6 +166,15 @@ class ManagedProcess:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def _kill_family(process: psutil.Process) -> None:
+    # What it started cannot be told to end by it any more.
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=_KILL_GRACE_S)
 
 
 def _wait(process: psutil.Process, timeout_s: float) -> bool:

@@ -5,6 +5,7 @@ record, what an owner that died left running, and only then starts anew; the add
 while all servers are healthy.
 """
 
+import signal
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from samplemind.errors import ServerStartError
 
 _OTHER_START_TIMEOUT_S = 180
 _POLL_S = 0.05
+_ORPHAN_GRACE_S = 15
 
 
 class EmbeddedStack:
@@ -52,6 +54,37 @@ class EmbeddedStack:
         """The servers that this object started."""
         return self._servers
 
+    def claim(self) -> bool:
+        """Become the owner of the home; False where another living process serves it.
+
+        One that is just starting is waited for.
+
+        Raises:
+            EmbeddedError: the home cannot be used, or the other one has not finished for minutes.
+        """
+        self.prepare()
+        deadline = time.monotonic() + _OTHER_START_TIMEOUT_S
+        while not self._lock.acquire():
+            if self._find() is not None:
+                return False
+            if time.monotonic() > deadline:
+                message = (
+                    f"another process has been starting the stack in {self.home.path} for "
+                    f"{_OTHER_START_TIMEOUT_S} s; see the logs in {self.home.logs}"
+                )
+                raise ServerStartError(message)
+            time.sleep(_POLL_S)
+        return True
+
+    def prepare(self) -> None:
+        """Make the home's directories.
+
+        Raises:
+            ServerStartError: they cannot be made or written.
+        """
+        own_account = Store.POSTGRES in self._stores
+        self.home.prepare(unprivileged_account() if own_account else None)
+
     def start(self) -> dict[Store, SecretStr]:
         """Start the servers, or find those of another living process; return the URLs.
 
@@ -60,12 +93,13 @@ class EmbeddedStack:
         """
         if self._servers:
             return self._urls()
-        self.home.prepare(unprivileged_account())
-        found = self._own_or_find()
-        if found is not None:
-            return found
+        while not self.claim():
+            found = self._find()
+            if found is not None:
+                return found
         try:
-            self._stop_leftovers()
+            remove_endpoints(self.home.path)  # of an owner that died
+            self._stop_recorded()
             self._start_servers()
         except BaseException:
             self.stop()
@@ -79,12 +113,10 @@ class EmbeddedStack:
 
         What another living process owns is left alone; what a dead one left running is stopped.
         """
-        if not self.home.run.is_dir():
-            return
-        if not self._lock.acquire():
+        if not self.home.run.is_dir() or not self._lock.acquire():
             return
         remove_endpoints(self.home.path)
-        self._stop_all(self._make_servers())
+        self._stop_recorded()
         self._servers = {}
         self._lock.release()
 
@@ -105,21 +137,11 @@ class EmbeddedStack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _own_or_find(self) -> dict[Store, SecretStr] | None:
-        deadline = time.monotonic() + _OTHER_START_TIMEOUT_S
-        while not self._lock.acquire():
-            urls = read_endpoints(self.home.path)
-            if all(store in urls for store in self._stores):
-                return {store: urls[store] for store in self._stores}
-            if time.monotonic() > deadline:
-                message = (
-                    f"another process has been starting the stack in {self.home.path} for "
-                    f"{_OTHER_START_TIMEOUT_S} s; see the logs in {self.home.logs}"
-                )
-                raise ServerStartError(message)
-            time.sleep(_POLL_S)
-        remove_endpoints(self.home.path)  # of an owner that died
-        return None
+    def _find(self) -> dict[Store, SecretStr] | None:
+        urls = read_endpoints(self.home.path)
+        if any(store not in urls for store in self._stores):
+            return None
+        return {store: urls[store] for store in self._stores}
 
     def _make_servers(self) -> dict[Store, Server]:
         passwords = load_passwords(self.home.path)
@@ -142,14 +164,14 @@ class EmbeddedStack:
         for start in starts:
             start.result()
 
-    def _stop_leftovers(self) -> None:
-        self._stop_all(self._make_servers())
-
-    def _stop_all(self, servers: Mapping[Store, Server]) -> None:
-        with ThreadPoolExecutor(max_workers=len(Store)) as pool:
-            stops = [pool.submit(server.stop) for server in servers.values()]
-        for stop in stops:
-            stop.result()
+    def _stop_recorded(self) -> None:
+        # Workers first: they give their jobs back to a broker that still runs. The list around
+        # each map raises what a stop raised.
+        workers = [process for process in self.home.processes() if process.name not in set(Store)]
+        servers = {**self._make_servers(), **self._servers}
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda worker: worker.stop(signal.SIGTERM, _ORPHAN_GRACE_S), workers))
+            list(pool.map(Server.stop, servers.values()))
 
     def _urls(self) -> dict[Store, SecretStr]:
         ports = self._ports.known()

@@ -1,0 +1,199 @@
+"""`samplemind up`, `down` and `status`: start, stop and look at what runs the platform."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from samplemind.cli.output import console, error_console, json_option, print_json, print_table
+from samplemind.embedded.home import StackHome
+from samplemind.embedded.platform import (
+    ROLES,
+    Phase,
+    SupervisorState,
+    living_supervisor,
+    process_environment,
+    read_state,
+)
+from samplemind.embedded.process import ProcessRecord
+from samplemind.embedded.services import Service, list_services
+from samplemind.embedded.stack import EmbeddedStack
+from samplemind.embedded.supervisor import Supervisor
+from samplemind.errors import ConflictError, ServerStartError
+from samplemind.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+_POLL_S = 0.1
+_STOP_MARGIN_S = 90
+
+
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="Return once all is healthy; leave it running.")
+@click.option("--stores-only", is_flag=True, help="Only the stores: no workers, beat or console.")
+def up(detach: bool, stores_only: bool) -> None:
+    """Start what runs the platform; a second `up` finds it.
+
+    Stores with a URL in the settings are used as they are; the others are started here, with
+    their data in SAMPLEMIND_HOME.
+    """
+    settings = load_settings()
+    home = StackHome(settings.home)
+    supervisor = living_supervisor(home)
+    if supervisor is not None:
+        _await_running(home, supervisor)
+        _announce_found(settings, supervisor.pid)
+    elif detach:
+        _start_detached(settings, stores_only=stores_only)
+    else:
+        _run_here(settings, stores_only=stores_only)
+
+
+@click.command()
+def down() -> None:
+    """Stop what `up` started; with nothing running that is done at once."""
+    settings = load_settings()
+    home = StackHome(settings.home)
+    stack = EmbeddedStack(settings.home)
+    supervisor = living_supervisor(home)
+    if supervisor is None:
+        _stop_remains(home, stack)
+        return
+    with error_console.status("Stopping …"):
+        supervisor.stop(signal.SIGTERM, 2 * settings.worker.drain_s + _STOP_MARGIN_S)
+        stack.stop()  # what is left, should it have had to be killed
+    console.print("Stopped.")
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> None:
+    """Show each service with address, pid and health; exit 1 unless all are healthy."""
+    services = list_services(load_settings())
+    healthy = all(service.healthy for service in services)
+    if as_json:
+        print_json({"healthy": healthy, "services": [asdict(service) for service in services]})
+    else:
+        _print_services(services)
+    context.exit(0 if healthy else 1)
+
+
+def _run_here(settings: Settings, *, stores_only: bool) -> None:
+    from samplemind.cli.migrate import run_migrations
+
+    def migrate(complete: Settings) -> None:
+        run_migrations(complete)
+
+    def announce(complete: Settings) -> None:
+        _print_services(list_services(complete))
+        console.print("All is healthy. Ctrl-C stops it.")
+
+    supervisor = Supervisor(
+        settings, roles=() if stores_only else ROLES, migrate=migrate, announce=announce
+    )
+    if not supervisor.run():
+        _announce_found(settings, None)
+
+
+def _start_detached(settings: Settings, *, stores_only: bool) -> None:
+    stack = EmbeddedStack(settings.home, settings.embedded_stores())
+    stack.prepare()
+    home = stack.home
+    home.rotate_log("supervisor")
+    command = [sys.executable, "-P", "-m", "samplemind", "up"]
+    with home.log("supervisor").open("ab") as log:
+        child = subprocess.Popen(
+            [*command, *(["--stores-only"] if stores_only else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=process_environment(settings),
+            cwd="/",
+            start_new_session=True,
+        )
+    try:
+        _await_child(home, child)
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+    _print_services(list_services(settings))
+    console.print(f"All is healthy. Logs: {home.logs}. Stop it with `samplemind down`.")
+
+
+def _await_child(home: StackHome, child: subprocess.Popen[bytes]) -> None:
+    with error_console.status("Starting …") as spinner:
+        while child.poll() is None:
+            state = read_state(home)
+            if state is not None and state.pid == child.pid:
+                _show_phase(spinner, state)
+                if state.phase is Phase.RUNNING:
+                    return
+            time.sleep(_POLL_S)
+    state = read_state(home)
+    if child.returncode == 0:
+        return  # it found another one, which had been starting at the same time
+    if state is not None and state.pid == child.pid and state.message:
+        raise ServerStartError(state.message)
+    message = f"the supervisor ended; the end of {home.log('supervisor')}:\n"
+    raise ServerStartError(message + home.process("supervisor").log_tail())
+
+
+def _await_running(home: StackHome, supervisor: ProcessRecord) -> None:
+    """Wait while another `up` is still starting."""
+    with error_console.status("Another `up` is under way …") as spinner:
+        while supervisor.is_alive():
+            state = read_state(home)
+            if state is not None:
+                _show_phase(spinner, state)
+                if state.phase is Phase.RUNNING:
+                    return
+            time.sleep(_POLL_S)
+    state = read_state(home)
+    reason = state.message if state is not None else ""
+    message = f"the other `up`, which was under way, has ended: {reason or 'it was stopped'}"
+    raise ServerStartError(message)
+
+
+def _show_phase(spinner: "Status", state: SupervisorState) -> None:
+    spinner.update(f"{state.phase.value.capitalize()} …")
+
+
+def _stop_remains(home: StackHome, stack: EmbeddedStack) -> None:
+    was_running = any(process.is_alive() for process in home.processes())
+    stack.stop()
+    still = [process.name for process in home.processes() if process.is_alive()]
+    if still:
+        message = (
+            f"{', '.join(still)} belong to another program than `samplemind up`, which still runs"
+        )
+        raise ConflictError(message)
+    console.print("Stopped what was left running." if was_running else "Nothing was running.")
+
+
+def _announce_found(settings: Settings, pid: int | None) -> None:
+    _print_services(list_services(settings))
+    owner = f" (supervisor: pid {pid})" if pid is not None else ""
+    console.print(f"It is running already{owner}.")
+
+
+def _print_services(services: list[Service]) -> None:
+    print_table(
+        ("service", "health", "address", "pid", "detail"),
+        (
+            (
+                service.name,
+                "healthy" if service.healthy else "not healthy",
+                service.address,
+                service.pid,
+                service.detail,
+            )
+            for service in services
+        ),
+    )

@@ -1,0 +1,156 @@
+"""Asking a store by its URL whether it is well, for `status` and `doctor`.
+
+These go past the connection pools on purpose: they also answer where nothing else works, they are
+over in seconds, and they need no event loop.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import psycopg
+import redis
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from samplemind.endpoints import Store
+from samplemind.errors import StoreUnavailableError
+
+TIMEOUT_S = 3
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """What a store said of itself.
+
+    Attributes:
+        version: product and version.
+        now: its clock, UTC.
+        extensions: PostgreSQL: installable extension → version.
+        replica_set: MongoDB: name of the set; none: it is not one.
+        writable: MongoDB: whether this is a primary.
+        eviction: Redis: its maxmemory-policy.
+        run_id: Redis: the same for two URLs of one instance.
+    """
+
+    version: str
+    now: datetime
+    extensions: dict[str, str] | None = None
+    replica_set: str | None = None
+    writable: bool = True
+    eviction: str | None = None
+    run_id: str | None = None
+
+
+def ask(store: Store, url: SecretStr) -> StoreReport:
+    """Return what the store says of itself.
+
+    Raises:
+        StoreUnavailableError: it did not answer within seconds, or refused the password.
+    """
+    return _QUESTIONS[store](url.get_secret_value())
+
+
+def address_of(store: Store, url: SecretStr) -> str:
+    """Return host and port of a URL, without user and password."""
+    text = url.get_secret_value()
+    if store is not Store.POSTGRES:
+        return urlsplit(text).netloc.rpartition("@")[2]
+    fields = conninfo_to_dict(_libpq_url(text))
+    hosts = str(fields.get("host") or "localhost").split(",")
+    ports = str(fields.get("port") or "5432").split(",")
+    ports += ports[-1:] * (len(hosts) - len(ports))
+    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+
+
+def _libpq_url(url: str) -> str:
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+@contextmanager
+def _reported(product: str, *errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        # The first line only, and of libpq's not the address: some append what they were given.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        message = f"{product} does not answer: {reason[:200] or type(error).__name__}"
+        raise StoreUnavailableError(message) from error
+
+
+def _ask_postgres(url: str) -> StoreReport:
+    with (
+        _reported("PostgreSQL", psycopg.Error),
+        psycopg.connect(_libpq_url(url), connect_timeout=TIMEOUT_S, autocommit=True) as connection,
+    ):
+        row = connection.execute(
+            "SELECT current_setting('server_version'), clock_timestamp()"
+        ).fetchone()
+        extensions = connection.execute(
+            "SELECT name, default_version FROM pg_available_extensions"
+        ).fetchall()
+    version, now = cast("tuple[str, datetime]", row)
+    return StoreReport(
+        f"PostgreSQL {version.split()[0]}", now.astimezone(UTC), extensions=dict(extensions)
+    )
+
+
+def _ask_mongo(url: str) -> StoreReport:
+    timeout_ms = TIMEOUT_S * 1000
+    with _reported("MongoDB", PyMongoError):
+        client: MongoClient[dict[str, Any]] = MongoClient(
+            url,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            socketTimeoutMS=timeout_ms,
+            tz_aware=True,
+        )
+        with client:
+            hello = client.admin.command("hello")
+            version = client.server_info()["version"]
+    return StoreReport(
+        f"MongoDB {version}",
+        hello["localTime"],
+        replica_set=hello.get("setName"),
+        writable=bool(hello.get("isWritablePrimary")),
+    )
+
+
+def _ask_redis(url: str) -> StoreReport:
+    with (
+        _reported("Redis", redis.RedisError),
+        redis.Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        ) as client,
+    ):
+        about: dict[str, Any] = client.info()
+        seconds, microseconds = cast("tuple[int, int]", client.time())
+    if "valkey_version" in about:
+        version = f"Valkey {about['valkey_version']}"
+    else:
+        version = f"Redis {about['redis_version']}"
+    return StoreReport(
+        version,
+        datetime.fromtimestamp(seconds + microseconds / 1e6, UTC),
+        eviction=about.get("maxmemory_policy"),
+        run_id=about.get("run_id"),
+    )
+
+
+_QUESTIONS: dict[Store, Callable[[str], StoreReport]] = {
+    Store.POSTGRES: _ask_postgres,
+    Store.MONGO: _ask_mongo,
+    Store.BROKER: _ask_redis,
+    Store.CACHE: _ask_redis,
+}
