@@ -142,9 +142,9 @@ class BatchItemRepository:
             )
         return found is not None
 
-    async def count_by_state(self, batch_id: UUID) -> dict[ItemState, int]:
-        """Return how many items are in each state, from the index alone."""
-        counts = dict.fromkeys(ItemState, 0)
+    async def count_by_state(self, batch_id: UUID) -> dict[str, int]:
+        """Return how many items are in each state, every state being named."""
+        counts = {state.value: 0 for state in ItemState}
         pipeline: list[Fields] = [
             {"$match": {"batch_id": batch_id}},
             {"$group": {"_id": "$state", "items": {"$sum": 1}}},
@@ -152,7 +152,7 @@ class BatchItemRepository:
         with translating_errors():
             cursor = await self._items().aggregate(pipeline, hint="items_of_batch_by_state")
             async for group in cursor:
-                counts[ItemState(group["_id"])] = group["items"]
+                counts[group["_id"]] = group["items"]
         return counts
 
     async def list_failed(self, batch_id: UUID, *, limit: int) -> list[BatchItem]:

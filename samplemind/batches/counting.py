@@ -1,0 +1,79 @@
+"""How far a batch is.
+
+Invariant: the counts add up to the total. While the batch runs they are counted from its items.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from samplemind.connections.resources import Connections
+from samplemind.documents.batch_item import ItemState
+from samplemind.documents.batch_job import BatchJob, BatchState
+from samplemind.repositories.batch_items import BatchItemRepository
+from samplemind.repositories.batch_jobs import BatchJobRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many items are where.
+
+    Attributes:
+        seconds: since the first item was begun, until now or the end; 0 before.
+        rate: items ended a second; 0 before the first.
+        eta: seconds until the rest has ended at this rate; None where that can't be told.
+    """
+
+    batch_id: UUID
+    state: BatchState
+    total: int
+    pending: int
+    claimed: int
+    done: int
+    failed: int
+    skipped: int
+    cancelled: int
+    seconds: float
+    rate: float
+    eta: float | None
+
+    @property
+    def ended(self) -> int:
+        """Items that need no more work."""
+        return self.total - self.pending - self.claimed
+
+
+async def progress(connections: Connections, batch_id: UUID) -> Progress:
+    """Count a batch's items.
+
+    Raises:
+        NotFoundError: there is no such batch.
+    """
+    await connections.documents()
+    job = await BatchJobRepository().get(batch_id)
+    counts = job.counts
+    if counts is None:
+        counts = await BatchItemRepository().count_by_state(batch_id)
+    return measure_progress(job, counts, datetime.now(UTC))
+
+
+def measure_progress(job: BatchJob, counts: Mapping[str, int], now: datetime) -> Progress:
+    """Return the progress that these counts mean at this time."""
+    open_items = counts[ItemState.PENDING] + counts[ItemState.CLAIMED]
+    ended = job.total - open_items
+    seconds = 0.0
+    if job.started_at is not None:
+        seconds = max(0.0, ((job.finished_at or now) - job.started_at).total_seconds())
+    rate = ended / seconds if seconds > 0 else 0.0
+    running = job.state in (BatchState.PENDING, BatchState.RUNNING)
+    eta = (open_items / rate if rate > 0 else None) if running and open_items else 0.0
+    return Progress(
+        batch_id=job.id,
+        state=job.state,
+        total=job.total,
+        seconds=seconds,
+        rate=rate,
+        eta=eta,
+        **{state.value: counts[state] for state in ItemState},
+    )

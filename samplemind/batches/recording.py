@@ -1,0 +1,70 @@
+"""Storing how items ended.
+
+Invariant: the items are marked last. A crash after any step leaves them claimed, so the whole is
+done again, and every step before then is one that a repeat does not change. What a worker stores
+after it lost its claim is still true of the file (a later look at the file wins), but ends no item.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from samplemind.batches.claims import Claim
+from samplemind.batches.outcomes import ItemOutcome
+from samplemind.connections.resources import Connections
+from samplemind.documents.batch_item import ItemState
+from samplemind.repositories.analyses import AnalysisRepository
+from samplemind.repositories.audio_files import AudioFileRepository
+from samplemind.repositories.batch_items import BatchItemRepository, ItemEnd
+from samplemind.search.dirty import mark_dirty
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What storing did.
+
+    Attributes:
+        finished: items that this claim really ended; fewer than were given if it lost some.
+        drain_due: the caller is the one to queue a drain of the index.
+    """
+
+    finished: int
+    drain_due: bool
+
+
+async def record(
+    connections: Connections, claim: Claim, outcomes: Sequence[ItemOutcome]
+) -> Recorded:
+    """Store results, files, ids to index and the ends of the items, in this order.
+
+    Raises:
+        StoreUnavailableError: a store did not answer; repeat it, or let the job be redelivered.
+    """
+    await connections.documents()
+    now = datetime.now(UTC)
+    await AnalysisRepository().insert_missing(
+        [outcome.result for outcome in outcomes if outcome.result is not None]
+    )
+    await AudioFileRepository().write_found(
+        [outcome.file for outcome in outcomes if outcome.file is not None], now
+    )
+    drain_due = await mark_dirty(
+        connections.broker,
+        [
+            outcome.audio_file_id
+            for outcome in outcomes
+            if outcome.audio_file_id is not None and outcome.state is not ItemState.SKIPPED
+        ],
+    )
+    finished = await BatchItemRepository().end(claim.token, list(map(_item_end, outcomes)), now)
+    return Recorded(finished, drain_due)
+
+
+def _item_end(outcome: ItemOutcome) -> ItemEnd:
+    return ItemEnd(
+        item_id=outcome.item.id,
+        state=outcome.state,
+        error=outcome.error,
+        audio_file_id=outcome.audio_file_id,
+        seconds=outcome.seconds,
+    )

@@ -1,0 +1,122 @@
+"""Finding what was lost: messages that never came, workers that never came back, cut-off writes.
+
+Invariant: a chunk is handed out at most once in `PATIENCE`, and the older its items the more
+rarely, so that a queue which is merely long is not flooded. Handing one out too many does no harm.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from samplemind.batches.lifecycle import complete_cancellation
+from samplemind.batches.planning import PATIENCE, chunk_bounds
+from samplemind.connections.resources import Connections
+from samplemind.documents.batch_item import BatchItem
+from samplemind.documents.batch_job import BatchJob, BatchState
+from samplemind.log import get_logger
+from samplemind.repositories.batch_items import BatchItemRepository, Chunk
+from samplemind.repositories.batch_jobs import BatchJobRepository
+
+_AT_MOST = 20_000
+_LONGEST_PATIENCE = timedelta(hours=1)
+# A plan that is still being written has items and no batch; none takes this long.
+_LONGEST_PLANNING = timedelta(days=1)
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What to do about lost items.
+
+    Attributes:
+        publish: chunks to hand out again.
+        reopen: finished batches with open items, left by a retry that was cut off.
+        cancel: cancelled batches with open items, left by a cancellation that was cut off.
+        planning: items of batches that are not there yet.
+        forget: batches that never came to be.
+        due_at: when the items of a batch count as lost the next time.
+    """
+
+    publish: list[Chunk] = field(default_factory=list)
+    reopen: list[UUID] = field(default_factory=list)
+    cancel: list[UUID] = field(default_factory=list)
+    planning: list[Chunk] = field(default_factory=list)
+    forget: list[UUID] = field(default_factory=list)
+    due_at: dict[UUID, datetime] = field(default_factory=dict)
+
+
+async def stalled(
+    connections: Connections, now: datetime | None = None
+) -> list[tuple[UUID, int, int]]:
+    """Release lost items and return their chunks, (batch, first, last), to be published again.
+
+    It also completes cancellations and retries that were cut off, and forgets the items of plans
+    that were never completed.
+
+    Raises:
+        StoreUnavailableError: MongoDB did not answer; the next run goes on.
+    """
+    await connections.documents()
+    moment = now or datetime.now(UTC)
+    items, jobs = BatchItemRepository(), BatchJobRepository()
+    lost = await items.list_due(moment, limit=_AT_MOST)
+    known = {job.id: job for job in await jobs.find_many(list({item.batch_id for item in lost}))}
+    findings = examine_lost(lost, known, moment)
+    for batch_id in findings.forget:
+        await items.delete_of_batch(batch_id)
+    for batch_id in findings.cancel:
+        await complete_cancellation(batch_id)
+    for chunk in findings.planning:
+        await items.reset_due(chunk, moment, findings.due_at[chunk.batch_id])
+    for batch_id in findings.reopen:
+        await jobs.reopen(batch_id)
+    handed_out = [
+        chunk
+        for chunk in findings.publish
+        # Another rescuer may have been here between the reading and this.
+        if await items.reset_due(chunk, moment, findings.due_at[chunk.batch_id])
+    ]
+    if handed_out:
+        _log.warning("batch_chunks_lost", chunks=len(handed_out), items=len(lost))
+    return [(chunk.batch_id, chunk.first, chunk.last) for chunk in handed_out]
+
+
+def examine_lost(
+    lost: Iterable[BatchItem], jobs: Mapping[UUID, BatchJob], now: datetime
+) -> Findings:
+    """Decide what to do about each lost item."""
+    numbers: dict[UUID, set[int]] = defaultdict(set)
+    oldest: dict[UUID, datetime] = {}
+    for item in lost:
+        job = jobs.get(item.batch_id)
+        numbers[item.batch_id].add(item.seq // job.chunk_size if job else item.seq)
+        made = time_of(item.id)
+        oldest[item.batch_id] = min(made, oldest.get(item.batch_id, made))
+    findings = Findings()
+    for batch_id, chunks in numbers.items():
+        job = jobs.get(batch_id)
+        age = now - oldest[batch_id]
+        findings.due_at[batch_id] = now + min(max(PATIENCE, age), _LONGEST_PATIENCE)
+        if job is None:
+            if age > _LONGEST_PLANNING:
+                findings.forget.append(batch_id)
+            else:
+                findings.planning.append(Chunk(batch_id, min(chunks), max(chunks)))
+        elif job.state is BatchState.CANCELLED:
+            findings.cancel.append(batch_id)
+        else:
+            if job.state is BatchState.FINISHED:
+                findings.reopen.append(batch_id)
+            findings.publish += [
+                Chunk(batch_id, *chunk_bounds(number, job.chunk_size, job.total))
+                for number in sorted(chunks)
+            ]
+    return findings
+
+
+def time_of(identity: UUID) -> datetime:
+    """Return when a version 7 UUID was made (RFC 9562 section 5.7: the first 48 bits)."""
+    return datetime.fromtimestamp((identity.int >> 80) / 1000, UTC)
