@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,23 +65,23 @@ def stack(_no_settings_of_the_operator: None) -> Iterator[Settings]:
     from samplemind.embedded.stack import EmbeddedStack
 
     _remove_stacks_of_killed_runs()
-    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    # As root, PostgreSQL runs as another account, which must get in.
-    home.chmod(0o711)
-    try:
-        with EmbeddedStack(home, durable=False) as embedded:
-            yield load_settings().model_copy(update={"home": home}).with_urls(embedded.start())
-    finally:
-        shutil.rmtree(home)
+    with _temporary_home() as home, EmbeddedStack(home, durable=False) as embedded:
+        yield load_settings().model_copy(update={"home": home}).with_urls(embedded.start())
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory for a stack of the test's own; whatever runs in it is stopped at the end."""
+    with _temporary_home() as home:
+        yield home
 
 
 @pytest.fixture(scope="session")
 def migrated(stack: Settings) -> Settings:
     """The same, with PostgreSQL's tables and MongoDB's indexes."""
-    from samplemind.migrate import migrate_postgres
-
     from samplemind.connections.resources import Connections
     from samplemind.documents.indexes import ensure_indexes
+    from samplemind.migrate import migrate_postgres
 
     async def migrate() -> None:
         await migrate_postgres(stack)
@@ -113,11 +114,29 @@ async def _empty(connections: "Connections") -> None:
     await connections.cache.flushdb()
 
 
-def _remove_stacks_of_killed_runs() -> None:
+@contextmanager
+def _temporary_home() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    # As root, PostgreSQL runs as another account, which must get in.
+    home.chmod(0o711)
+    try:
+        yield home
+    finally:
+        _erase(home)
+
+
+def _erase(home: Path) -> None:
     from samplemind.embedded.stack import EmbeddedStack
 
+    EmbeddedStack(home).stop()
+    postgres = home / "data" / "postgres"
+    if postgres.is_symlink():  # chosen because the account could not get in
+        shutil.rmtree(postgres.readlink().parent)
+    shutil.rmtree(home)
+
+
+def _remove_stacks_of_killed_runs() -> None:
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         run = re.match(rf"{_PREFIX}(\d+)-", home.name)
         if run and home.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(run[1])):
-            EmbeddedStack(home).stop()
-            shutil.rmtree(home)
+            _erase(home)

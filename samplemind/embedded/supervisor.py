@@ -41,7 +41,7 @@ _log = get_logger(__name__)
 
 def restart_delay_s(deaths: int) -> float:
     """Return how long to wait before the start after the nth death in a row: 1, 2, 4 … 30 s."""
-    return min(_MAX_DELAY_S, 2.0 ** (deaths - 1))
+    return min(_MAX_DELAY_S, 2.0 ** min(deaths - 1, 10))
 
 
 @dataclass

@@ -1,0 +1,137 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from samplemind.endpoints import Store, read_endpoints, remove_endpoints, write_endpoints
+from samplemind.errors import SettingsError, StackNotRunningError
+from samplemind.settings import Settings, get_settings, load_settings, variable_names
+
+_URLS = {
+    Store.POSTGRES: SecretStr("postgresql://u:pw@127.0.0.1:1/x"),
+    Store.MONGO: SecretStr("mongodb://u:pw@127.0.0.1:2/"),
+    Store.BROKER: SecretStr("redis://:pw@127.0.0.1:3/0"),
+    Store.CACHE: SecretStr("redis://:pw@127.0.0.1:4/0"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if name.upper().startswith("SAMPLEMIND_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("SAMPLEMIND_HOME", str(tmp_path))
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def _faults() -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return str(caught.value).splitlines()
+
+
+def test_every_setting_has_a_description():
+    assert all(variable_names().values())
+
+
+def test_settings_are_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_POSTGRES_POOL_SIZE", "7")
+    monkeypatch.setenv("SAMPLEMIND_CACHE_URL", "redis://cache:6379/0")
+    settings = load_settings()
+    assert settings.postgres.pool_size == 7
+    assert settings.embedded_stores() == (Store.POSTGRES, Store.MONGO, Store.BROKER)
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().postgres.pool_size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("SAMPLEMIND_POSTGRES_POOL_SIZE", "many", "valid integer"),
+        ("SAMPLEMIND_POSTGRES_POOL_SIZE", "0", "greater than or equal to 1"),
+        ("SAMPLEMIND_POSTGRES_URL", "mysql://u:hush@h/x", "postgresql://"),
+        ("SAMPLEMIND_BROKER_URL", "redis://", "names no host"),
+        ("SAMPLEMIND_LOG_LEVEL", "LOUD", "DEBUG"),
+        ("SAMPLEMIND_BROKER_LEASE_S", "4", "at least three times"),
+        ("SAMPLEMIND_WORKER_SOFT_TIME_LIMIT_S", "900", "less than worker.time_limit_s"),
+        ("SAMPLEMIND_CONSOLE_HOST", "0.0.0.0", "SAMPLEMIND_CONSOLE_BASIC_AUTH"),  # noqa: S104
+    ],
+)
+def test_a_wrong_value_is_one_readable_line(monkeypatch, variable, value, expected):
+    monkeypatch.setenv(variable, value)
+    faults = _faults()
+    assert len(faults) == 1
+    assert expected in faults[0]
+
+
+def test_all_faults_are_told_at_once(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_POSTGRES_POOL_SIZE", "many")
+    monkeypatch.setenv("SAMPLEMIND_MONGO_POOL_SIZE", "few")
+    monkeypatch.setenv("SAMPLEMIND_NO_SUCH_THING_AT_ALL", "1")
+    assert len(_faults()) == 3
+
+
+def test_a_misspelt_variable_names_the_one_that_was_meant(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_POSTGRES_URI", "postgresql://u:pw@h/x")
+    (fault,) = _faults()
+    assert "did you mean SAMPLEMIND_POSTGRES_URL?" in fault
+
+
+def test_a_fault_does_not_show_the_secret(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_POSTGRES_URL", "mysql://u:hush-hush@h/x")
+    monkeypatch.setenv("SAMPLEMIND_BROKER_URL", "amqp://:hush-hush@h")
+    assert "hush-hush" not in "".join(_faults())
+
+
+def test_secrets_are_not_printed():
+    settings = load_settings().with_urls(_URLS)
+    assert "pw" not in repr(settings)
+    assert "pw" not in settings.model_dump_json()
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_POSTGRES_URL", "")
+    assert Store.POSTGRES in load_settings().embedded_stores()
+
+
+def test_the_home_may_start_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_HOME", "~/somewhere")
+    assert load_settings().home == Path.home() / "somewhere"
+
+
+def test_without_a_stack_the_error_names_both_ways_out():
+    with pytest.raises(StackNotRunningError) as caught:
+        get_settings()
+    assert "samplemind up" in str(caught.value)
+    assert "SAMPLEMIND_POSTGRES_URL" in str(caught.value)
+
+
+def test_a_running_stack_fills_in_what_has_no_url(monkeypatch, tmp_path):
+    write_endpoints(tmp_path, _URLS)
+    monkeypatch.setenv("SAMPLEMIND_CACHE_URL", "redis://elsewhere:6379/0")
+    settings = get_settings()
+    assert settings.url(Store.MONGO) == _URLS[Store.MONGO]
+    assert settings.url(Store.CACHE) == SecretStr("redis://elsewhere:6379/0")
+
+
+def test_addresses_are_readable_by_their_owner_only_and_go_with_the_stack(tmp_path):
+    write_endpoints(tmp_path, _URLS)
+    assert (tmp_path / "run" / "endpoints.json").stat().st_mode & 0o777 == 0o600
+    assert read_endpoints(tmp_path) == _URLS
+    remove_endpoints(tmp_path)
+    remove_endpoints(tmp_path)
+    assert read_endpoints(tmp_path) == {}
+
+
+def test_a_copy_with_urls_leaves_the_first_settings_as_they_were():
+    settings = load_settings()
+    whole = settings.with_urls(_URLS)
+    assert whole.embedded_stores() == ()
+    assert settings.embedded_stores() == tuple(Store)
+    assert isinstance(whole, Settings)
