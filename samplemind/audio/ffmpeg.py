@@ -6,6 +6,7 @@ to other files are off, and this module runs only inside the guarded child, wher
 be opened at all. It imports no numpy: the child must start quickly.
 """
 
+import errno
 import io
 import struct
 from collections.abc import Iterator
@@ -108,7 +109,8 @@ class FfmpegSound:
         while frame is not None:
             try:
                 converted = resampler.resample(frame)
-            except (av.FFmpegError, ValueError):  # The shape changed in the middle.
+            except (av.FFmpegError, ValueError) as error:  # The shape changed in the middle.
+                _raise_if_starved(error)
                 self.damaged = True
                 return
             for part in converted:
@@ -118,9 +120,16 @@ class FfmpegSound:
     def _next_frame(self) -> AudioFrame | None:
         try:
             return next(self._frames, None)
-        except (av.FFmpegError, ValueError):
+        except (av.FFmpegError, ValueError) as error:
+            _raise_if_starved(error)
             self.damaged = True
             return None
+
+
+def _raise_if_starved(error: Exception) -> None:
+    """Let a want of memory end the process: it says nothing about what the file holds."""
+    if isinstance(error, av.FFmpegError) and error.errno == errno.ENOMEM:
+        raise MemoryError from error
 
 
 def warm_up() -> None:
@@ -162,6 +171,7 @@ def _open(source: BinaryIO | io.FileIO, demuxer: str) -> Iterator[FfmpegSound]:
             source, mode="r", format=demuxer, options=options, metadata_errors="ignore"
         )
     except (av.FFmpegError, ValueError) as error:
+        _raise_if_starved(error)
         raise RefusedSoundError("rejected:unreadable") from error
     with container:
         yield FfmpegSound(container)

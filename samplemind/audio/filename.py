@@ -5,7 +5,6 @@ A name may also be hostile: any bytes, up to the file system's limits. Whatever 
 never raises, takes bounded time, and gives printable text. Nothing here opens a file.
 """
 
-import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -114,18 +113,17 @@ def printable(text: str) -> str:
     Bytes that are not UTF-8 become U+FFFD; control and format characters (line breaks, reversed
     writing direction) become spaces; compatibility forms become their plain characters.
     """
-    decoded = os.fsencode(text).decode("utf-8", "replace")[:_MAX_CHARACTERS]
+    decoded = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")[:_MAX_CHARACTERS]
     plain = unicodedata.normalize("NFKC", decoded).replace("♯", "#").replace("♭", "b")
     return "".join(" " if unicodedata.category(c).startswith("C") else c for c in plain).strip()
 
 
 def printable_path(path: Path) -> str:
-    """Return a path as text that is valid UTF-8; it is the path itself wherever that is possible.
+    """Return a path as text that is valid UTF-8: the path itself, wherever that is possible.
 
-    Bytes that are no UTF-8 are written as `\\xNN`, so two paths never become the same text by
-    losing them.
+    Bytes of it that are no UTF-8 are written as `\\udcNN`, so they can be told apart.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def split_words(text: str) -> tuple[str, ...]:

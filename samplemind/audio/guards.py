@@ -54,6 +54,8 @@ class GuardedFile:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset` without moving the descriptor's position."""
+        if offset >= self.size_bytes:  # A header may claim offsets that no system call takes.
+            return b""
         try:
             return os.pread(self.descriptor, length, offset)
         except OSError as error:

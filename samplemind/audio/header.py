@@ -18,6 +18,7 @@ from samplemind.audio.outcome import AudioRejectedError, Outcome
 
 _HEAD_BYTES = 64
 _MAX_CHUNKS = 256
+_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
 _UNKNOWN_SIZES = frozenset({0, 0xFFFF_FFFF, 0x7FFF_F000})  # What encoders write to a pipe.
 _VORBIS_TAGS = frozenset({0x674F, 0x6750, 0x6751, 0x676F, 0x6770, 0x6771})
 _W64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -122,6 +123,10 @@ def read_header(file: GuardedFile) -> Header:
         return _read_riff(file, container)
     if container is Container.AIFF:
         return _read_aiff(file)
+    if container is Container.CAF:
+        return Header(container, present=_caf_present(file))
+    if container is Container.OGG:
+        return Header(container, present=_ogg_present(file))
     return Header(container)
 
 
@@ -213,6 +218,31 @@ def _read_aiff(file: GuardedFile) -> Header:
         elif chunk.name == b"SSND":
             present = _present(chunk.size, max(0, file.size_bytes - chunk.start))
     return Header(Container.AIFF, channels, None, present)
+
+
+def _caf_present(file: GuardedFile) -> float:
+    offset = 8
+    for _ in range(_MAX_CHUNKS):
+        raw = file.read_at(offset, 12)
+        if len(raw) < 12:
+            break
+        name, size = struct.unpack(">4sq", raw)
+        if name == b"data":
+            return _present(size, file.size_bytes - offset - 12) if size > 0 else 1.0
+        offset += 12 + max(size, 0)
+    return 1.0
+
+
+def _ogg_present(file: GuardedFile) -> float:
+    """Return less than 1 if the last page is cut (RFC 3533 §6); no length is written anywhere."""
+    tail_at = max(0, file.size_bytes - _OGG_PAGE_BYTES)
+    tail = file.read_at(tail_at, _OGG_PAGE_BYTES)
+    page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
+    if len(page) < 27:
+        return 1.0
+    table = page[27 : 27 + page[26]]
+    whole = len(table) == page[26] and len(page) >= 27 + len(table) + sum(table)
+    return 1.0 if whole else (file.size_bytes - len(page)) / file.size_bytes
 
 
 def _present(claimed: int, here: int) -> float:
