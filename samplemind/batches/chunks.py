@@ -179,11 +179,17 @@ class _ChunkWork:
         except TransientError as error:
             return self._put_off(item, error)
         alone = item.attempts > 1
-        # In case it ends this process: only a file that was begun alone is ever blamed for that.
-        if alone and not self._run(begin_trial(self._connections, self._claim, item)):
-            self._look_at_claim()
+        if alone and not self._begin_trial(item):
             return None
         return self._analyze(item, alone)
+
+    def _begin_trial(self, item: ClaimedItem) -> bool:
+        """Get ready for a file that may end this process: it alone is to be blamed for that."""
+        self._flush()
+        if self._run(begin_trial(self._connections, self._claim, item)):
+            return True
+        self._look_at_claim()
+        return False
 
     def _put_off(self, item: ClaimedItem, error: TransientError) -> ItemOutcome | None:
         if item.attempts >= self._limits.max_attempts:

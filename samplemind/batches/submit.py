@@ -1,0 +1,41 @@
+"""From what a user names to a stored batch: owner, files, items."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from samplemind.audio.discovery import find_audio_files
+from samplemind.batches.planning import BatchPlan, plan
+from samplemind.connections.resources import Connections
+from samplemind.errors import InvalidInputError
+from samplemind.repositories.users import UserRepository
+
+
+async def write_batch(
+    connections: Connections, paths: Sequence[Path], *, owner: str | None = None
+) -> BatchPlan:
+    """Store a batch of the audio files that the paths stand for; nothing is published yet.
+
+    Args:
+        paths: files, taken as they are, and folders, which stand for the audio files below them.
+        owner: email of the user whose files they are, made without a password where there is
+            none; None: the library's own.
+
+    Raises:
+        InvalidInputError: no path was named, there are too many files, or `owner` is no address.
+        StoreUnavailableError: a store did not answer.
+    """
+    if not paths:
+        message = "name at least one file or folder"
+        raise InvalidInputError(message)
+    owner_id = None if owner is None else await _owner_id(connections, owner)
+    return await plan(connections, find_audio_files(paths), owner_id=owner_id, roots=paths)
+
+
+async def _owner_id(connections: Connections, email: str) -> UUID:
+    async def find(session: AsyncSession) -> UUID:
+        return (await UserRepository(session).get_or_create_owner(email)).id
+
+    return await connections.postgres.run(find, idempotent=True)

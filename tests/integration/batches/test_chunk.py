@@ -1,0 +1,255 @@
+"""Working through a chunk: decisions, storing, interruption."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samplemind.audio.embedding import BLOCK_SIZES
+from samplemind.batches import cancel, failed_items, finish, progress
+from samplemind.documents import AnalysisResult, FileStatus, ItemState
+
+
+async def test_each_outcome_ends_its_item_and_describes_its_file(bench: Any) -> None:
+    paths = bench.write("analyzed", "truncated", "silent", "short", "rejected:unreadable")
+    batch = await bench.plan(paths)
+
+    report = await bench.analyze(batch.batch_id, 0, 4)
+
+    assert report.ended == {ItemState.DONE: 4, ItemState.FAILED: 1}
+    assert [file.status for file in await bench.files()] == [
+        FileStatus.ANALYZED,
+        FileStatus.TRUNCATED,
+        FileStatus.SILENT,
+        FileStatus.SHORT,
+        FileStatus.REJECTED,
+    ]
+    assert {result.content_hash for result in await bench.results()} == {
+        file.content_hash for file in (await bench.files())[:4]
+    }
+    [failed] = await failed_items(bench.connections, batch.batch_id)
+    assert (failed.path, failed.code) == (paths[4], "rejected:unreadable")
+    assert await bench.dirty() == {file.id for file in await bench.files()}
+    assert bench.drains == 1
+    assert await finish(bench.connections, batch.batch_id)
+
+
+async def test_a_file_is_described_by_its_measurements_and_its_name(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    await bench.analyze(batch.batch_id, 0, 0)
+
+    [file], [result] = await bench.files(), await bench.results()
+
+    assert (file.tempo_bpm, file.key, file.kind, file.revision) == (128.0, "F# minor", "loop", 1)
+    assert (file.format, file.sample_rate_hz, file.duration_s) == ("WAV", 44_100, 1.2)
+    assert file.name_evidence["tempo_bpm"] == 128.0
+    assert "loop" in file.tags
+    assert file.analysis_id == result.id
+    assert result.vector().shape == (128,)
+    assert result.measurements["spectral"]["centroid_hz_mean"] > 0
+    assert all(result.block(name).size for name in BLOCK_SIZES)
+
+
+async def test_an_unchanged_file_is_skipped_without_being_decoded(bench: Any) -> None:
+    paths = bench.write("analyzed", "analyzed")
+    first = await bench.plan(paths)
+    await bench.analyze(first.batch_id, 0, 1)
+    await bench.connections.broker.flushdb()
+    bench.looked_into.clear()
+
+    second = await bench.plan(paths)
+    report = await bench.analyze(second.batch_id, 0, 1)
+
+    assert report.ended == {ItemState.SKIPPED: 2}
+    assert bench.looked_into == []
+    assert [file.revision for file in await bench.files()] == [1, 1]
+    assert await bench.dirty() == set()
+    assert len(await bench.results()) == 2
+
+
+async def test_an_unchanged_bad_file_fails_again_without_being_decoded(bench: Any) -> None:
+    paths = bench.write("rejected:unreadable")
+    first = await bench.plan(paths)
+    await bench.analyze(first.batch_id, 0, 0)
+    bench.looked_into.clear()
+
+    second = await bench.plan(paths)
+    report = await bench.analyze(second.batch_id, 0, 0)
+
+    assert report.ended == {ItemState.FAILED: 1}
+    assert bench.looked_into == []
+    [failed] = await failed_items(bench.connections, second.batch_id)
+    assert failed.code == "rejected:unreadable"
+
+
+async def test_a_file_refused_by_a_limit_is_looked_at_again(bench: Any) -> None:
+    paths = bench.write("rejected:too_long")
+    for _ in range(2):
+        batch = await bench.plan(paths)
+        await bench.analyze(batch.batch_id, 0, 0)
+    assert len(bench.looked_into) == 2
+
+
+async def test_changed_content_is_analysed_and_raises_the_revision(bench: Any) -> None:
+    [path] = bench.write("analyzed")
+    await bench.analyze((await bench.plan([path])).batch_id, 0, 0)
+    path.write_text("silent now")
+    await bench.analyze((await bench.plan([path])).batch_id, 0, 0)
+
+    [file] = await bench.files()
+    assert (file.status, file.revision, file.tempo_bpm) == (FileStatus.SILENT, 2, None)
+    assert len(await bench.results()) == 2
+
+
+async def test_a_newer_analyser_adds_a_version_and_keeps_the_old_one(bench: Any) -> None:
+    paths = bench.write("analyzed")
+    await bench.analyze((await bench.plan(paths)).batch_id, 0, 0)
+    bench.version = "2.0.0"
+    await bench.analyze((await bench.plan(paths)).batch_id, 0, 0)
+
+    [file] = await bench.files()
+    results = {result.analyzer_version: result for result in await bench.results()}
+    assert results.keys() == {"1.0.0", "2.0.0"}
+    assert file.analysis_id == results["2.0.0"].id
+
+
+async def test_a_file_that_cannot_be_opened_fails_and_leaves_the_library_as_it_is(
+    bench: Any,
+) -> None:
+    [path] = bench.write("analyzed")
+    await bench.analyze((await bench.plan([path])).batch_id, 0, 0)
+    before = await bench.files()
+
+    def refuse(_: Path, __: bool) -> Any:
+        from samplemind.audio.analysis import FileAnalysis
+        from samplemind.audio.filename import read_name
+        from samplemind.audio.outcome import Outcome
+
+        outcome = Outcome.PERMISSION
+        return FileAnalysis(path, outcome, outcome.message, read_name(path))
+
+    path.write_text("analyzed but changed")
+    bench._analyze = refuse
+    batch = await bench.plan([path])
+    report = await bench.analyze(batch.batch_id, 0, 0)
+
+    assert report.ended == {ItemState.FAILED: 1}
+    assert await bench.files() == before
+
+
+async def test_a_disk_error_gives_the_file_back_until_the_last_attempt(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed", "broken disk", "analyzed"))
+    attempts = bench.connections.settings.batch.max_attempts
+
+    reports = [await bench.analyze(batch.batch_id, 0, 2) for _ in range(attempts)]
+
+    assert [report.again for report in reports] == [1] * (attempts - 1) + [0]
+    assert [alone for path, alone in bench.looked_into if "Loop 1" in path.name] == [
+        False,
+        *[True] * (attempts - 1),
+    ]
+    [failed] = await failed_items(bench.connections, batch.batch_id)
+    assert failed.code == "transient"
+    assert "disk did not answer" in failed.message
+    assert await finish(bench.connections, batch.batch_id)
+
+
+class SoftLimit(Exception):  # noqa: N818 - as Celery names its own
+    """What a soft time limit raises in the main thread, anywhere."""
+
+
+async def test_an_interrupted_chunk_stores_what_it_has_and_gives_the_rest_back(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 4))
+
+    def interrupt(path: Path) -> None:
+        if "Loop 2" in path.name:
+            raise SoftLimit
+
+    bench.before_analysis = interrupt
+    with pytest.raises(SoftLimit):
+        await bench.analyze(batch.batch_id, 0, 3)
+
+    items = await bench.items(batch.batch_id)
+    assert [item.state for item in items] == ["done", "done", "pending", "pending"]
+    assert [item.attempts for item in items] == [1, 1, 1, 0]
+    assert len(await bench.results()) == 2
+
+
+async def test_only_the_file_that_ends_its_worker_is_blamed_for_it(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed", "analyzed"))
+    attempts = bench.connections.settings.batch.max_attempts
+
+    class WorkerDied(BaseException):
+        """Stands for SIGKILL: nothing of the worker's own runs after it."""
+
+    def die(path: Path) -> None:
+        if "Loop 1" in path.name:
+            raise WorkerDied
+
+    bench.before_analysis = die
+    work = "samplemind.batches.chunks._ChunkWork.give_back"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, lambda _: None)
+        for _ in range(attempts + 1):
+            with pytest.raises(WorkerDied):
+                await bench.analyze(batch.batch_id, 0, 2)
+    await bench.analyze(batch.batch_id, 0, 2)
+
+    assert await bench.states(batch.batch_id) == ["done", "failed", "done"]
+    [failed] = await failed_items(bench.connections, batch.batch_id)
+    assert (failed.seq, failed.code) == (1, "worker_lost")
+
+
+async def test_memory_that_runs_out_sends_the_file_to_the_guarded_child(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+
+    def run_out(_: Path) -> None:
+        if not bench.looked_into[-1][1]:
+            raise MemoryError
+
+    bench.before_analysis = run_out
+    report = await bench.analyze(batch.batch_id, 0, 0)
+
+    assert report.ended == {ItemState.DONE: 1}
+    assert [alone for _, alone in bench.looked_into] == [False, True]
+
+
+async def test_a_cancelled_batch_stops_its_workers_and_counts_nothing_more(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 40), chunk_size=40)
+
+    def cancel_at_the_tenth(path: Path) -> None:
+        if "Loop 10 " in path.name:
+            assert bench.run(cancel(bench.connections, batch.batch_id))
+
+    bench.before_analysis = cancel_at_the_tenth
+    report = await bench.analyze(batch.batch_id, 0, 39)
+
+    assert report.stopped
+    assert len(bench.looked_into) < 40
+    state = await progress(bench.connections, batch.batch_id)
+    assert (state.state, state.cancelled, state.done) == ("cancelled", 40, 0)
+    assert not await finish(bench.connections, batch.batch_id)
+    assert (await bench.analyze(batch.batch_id, 0, 39)).claimed == 0
+
+
+async def test_a_claim_is_extended_while_its_chunk_is_worked_on(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = bench.connections.settings
+    short = settings.model_copy(
+        update={"batch": settings.batch.model_copy(update={"claim_s": 0.001})}
+    )
+    monkeypatch.setattr(bench.connections, "settings", short)
+    batch = await bench.plan(bench.write(*["analyzed"] * 3))
+    report = await bench.analyze(batch.batch_id, 0, 2)
+    assert report.ended == {ItemState.DONE: 3}
+
+
+async def test_results_are_dated_by_the_look_at_the_file(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    await bench.analyze(batch.batch_id, 0, 0)
+    [file] = await bench.files()
+    result = await AnalysisResult.get(file.analysis_id)
+    assert result is not None
+    assert abs(result.created_at - file.observed_at) < timedelta(milliseconds=1)
