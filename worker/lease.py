@@ -27,7 +27,7 @@ from worker.broker import connect_broker
 from worker.ledger import ledger
 
 _STOCK_S = 1.0
-"""Seconds between two drawings-up; a message newer than that has a fresh lease anyway."""
+"""Seconds between two drawings-up; what is taken in between is held already."""
 
 _log = get_logger(__name__)
 
@@ -88,7 +88,7 @@ class Renewal(threading.Thread):
 
     def run(self) -> None:
         """Go on until `finish`."""
-        renewed_at = time.monotonic()
+        renewed_at, held = time.monotonic(), 0
         while not self._ended.wait(self._pace_s):
             try:
                 ledger.tell(self._client)
@@ -97,13 +97,9 @@ class Renewal(threading.Thread):
                 _log.warning("leases_not_renewed", error=str(error))
                 continue
             now = time.monotonic()
-            if now - renewed_at > self._lease_s and ledger.held:
-                _log.warning(
-                    "leases_lapsed",
-                    seconds=round(now - renewed_at, 1),
-                    messages=len(ledger.held),
-                )
-            renewed_at = now
+            if now - renewed_at > self._lease_s and held:
+                _log.warning("leases_lapsed", seconds=round(now - renewed_at, 1), messages=held)
+            renewed_at, held = now, len(ledger.held)
 
     def finish(self) -> None:
         """Stop renewing, and tell what is left if Redis is there."""

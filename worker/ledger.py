@@ -28,7 +28,10 @@ Command = tuple[str | bytes | float, ...]
 
 
 class Ledger:
-    """The leases of one process. Its methods may be called from any thread."""
+    """The leases of one process.
+
+    The main loop alone changes what is held; every other method may be called from any thread.
+    """
 
     def __init__(self) -> None:
         self.leaving = False
@@ -48,6 +51,10 @@ class Ledger:
         now = seconds + microseconds / 1_000_000
         self._offset_s = now - time.time()
         return now
+
+    def add(self, tag: str) -> None:
+        """Renew the lease of a message that was just taken, too."""
+        self._held |= {tag}
 
     def hold(self, tags: Iterable[str]) -> None:
         """Replace the set of messages whose leases are renewed."""

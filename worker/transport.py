@@ -54,6 +54,7 @@ class QoS(kombu_redis.QoS):
         info = message.delivery_info
         text = dumps([message._raw, info["exchange"], info["routing_key"]])
         virtual.QoS.append(self, message, delivery_tag)
+        ledger.add(delivery_tag)
         try:
             with self.channel.conn_or_acquire() as client, client.pipeline() as pipe:
                 pipe.hset(self.unacked_key, delivery_tag, text)

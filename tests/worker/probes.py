@@ -1,0 +1,92 @@
+"""Jobs for the tests of the worker: each leaves what happened to it in a file of its own name.
+
+A file outlives the broker, the worker and the process of the job, which the tests kill in turn.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from samplemind.errors import StoreUnavailableError
+from worker import deliveries, runtime
+from worker.app import app
+from worker.task import Job
+
+DIRECTORY_VARIABLE = "PROBE_DIRECTORY"
+
+
+def record(name: str, event: str, **details: Any) -> None:
+    entry = {"event": event, "pid": os.getpid(), "at": time.time(), **details}
+    with (Path(os.environ[DIRECTORY_VARIABLE]) / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+@app.task(base=Job, name="probes.work", bind=True)
+def work(self: Job, name: str, seconds: float) -> None:
+    """Keep the main thread busy, with a sign of life each 20 ms."""
+    record(name, "started", delivery=deliveries.count(self))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        record(name, "alive")
+        time.sleep(0.02)
+    record(name, "ended")
+
+
+class Recorded(Job):
+    def on_give_up(self, name: str) -> None:
+        record(name, "given_up")
+
+
+@app.task(base=Recorded, name="probes.kill_own_process", bind=True)
+def kill_own_process(self: Job, name: str) -> None:
+    record(name, "started", delivery=deliveries.count(self))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(base=Job, name="probes.sleep_on_loop", soft_time_limit=1, time_limit=20)
+def sleep_on_loop(name: str) -> None:
+    runtime.run(_sleep(name))
+
+
+async def _sleep(name: str) -> None:
+    record(name, "entered")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        record(name, "cancelled")
+        await asyncio.sleep(0.3)
+        record(name, "cleaned_up")
+        raise
+
+
+@app.task(base=Job, name="probes.look_at_loop")
+def look_at_loop(name: str) -> None:
+    runtime.run(_look(name))
+
+
+async def _look(name: str) -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    record(name, "looked", others=len(others), loop=id(asyncio.get_running_loop()))
+
+
+class FastRetries(Job):
+    retry_base_s = 0.01
+    max_retries = 2
+
+
+@app.task(base=FastRetries, name="probes.fail_transiently", bind=True)
+def fail_transiently(self: Job, name: str) -> None:
+    record(name, "started", attempt=self.request.retries + 1)
+    message = "the store is away"
+    raise StoreUnavailableError(message)
+
+
+@app.task(base=Job, name="probes.fail")
+def fail(name: str) -> None:
+    record(name, "started")
+    message = "a fault that trying again does not mend"
+    raise ValueError(message)
