@@ -49,7 +49,7 @@ _PERMANENT_STATES: dict[str, tuple[type[SampleMindError], str]] = {
 
 def translate_errors(engine: Engine) -> None:
     """Make the engine raise the platform's errors instead of the driver's."""
-    event.listen(engine, "handle_error", _raise_translated)
+    event.listen(engine, "handle_error", _replacement, retval=True)
 
 
 def translated(error: BaseException, *, connection_lost: bool = False) -> SampleMindError | None:
@@ -74,12 +74,11 @@ def translated(error: BaseException, *, connection_lost: bool = False) -> Sample
     return None
 
 
-def _raise_translated(context: ExceptionContext) -> None:
+def _replacement(context: ExceptionContext) -> SampleMindError | None:
+    # Returned, not raised: SQLAlchemy raises it from the driver's, after all have listened.
     if context.is_pre_ping:
-        return  # the pool replaces the connection itself
-    error = translated(context.original_exception, connection_lost=context.is_disconnect)
-    if error is not None:
-        raise error from context.original_exception
+        return None  # the pool replaces the connection itself
+    return translated(context.original_exception, connection_lost=context.is_disconnect)
 
 
 def _place(error: psycopg.Error) -> str:

@@ -47,4 +47,5 @@ class Base(DeclarativeBase):
 
     def __repr__(self) -> str:
         # Never the columns: some hold hashes and tokens, and reprs end in logs.
-        return f"<{type(self).__name__} {inspect(self).identity}>"
+        identity = inspect(self).identity or ("new",)
+        return f"<{type(self).__name__} {' '.join(map(str, identity))}>"
