@@ -6,7 +6,8 @@
     │   ├── NotFoundError           the thing named does not exist
     │   ├── ConflictError           the thing exists already, or changed meanwhile
     │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
-    │   └── SecretError             a secret is missing or does not fit what it should open
+    │   ├── SecretError             a secret is missing or does not fit what it should open
+    │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
     │   │   └── CommitOutcomeUnknownError   the connection was lost while committing

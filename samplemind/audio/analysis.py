@@ -95,7 +95,7 @@ def analyze_file(
         root: the folder outside of which nothing may be read; None sets no such bound.
         limits: bounds on the file and its sound.
         isolated: examine the file in a guarded child, as after a file that killed a worker. It
-            costs about two seconds, and the file can take nothing with it.
+            costs about half a second, and the file can take nothing with it.
 
     Returns:
         The analysis; its outcome says how far it got.

@@ -8,10 +8,12 @@ decoder do. It holds no secret, because its environment is empty and no memory w
 It answers on standard output in messages: one byte of kind, four of length, then the payload.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 from typing import Any
@@ -23,24 +25,41 @@ _MESSAGE_BYTES = 2**18
 _SOURCE, _ANSWER = 0, 1
 _NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_SIGKILL = 9
 
 
 def confine(memory_bytes: int, cpu_s: int) -> None:
     """Give up everything but computing and the descriptors that are open already."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-    if os.geteuid() == 0:  # Root could raise its limits again.
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, 0)
+    _lower(resource.RLIMIT_CPU, cpu_s, cpu_s + 1)  # The first one kills with a signal of its own.
+    if sys.platform == "linux":
+        _lower(resource.RLIMIT_AS, memory_bytes)
+    _lower(resource.RLIMIT_NOFILE, 0)
+    if os.geteuid() == 0:
+        _give_up_root()
+    if sys.platform == "linux":  # After the change of user, which would clear the death signal.
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _lower(limit: int, soft: int, hard: int | None = None) -> None:
+    """Set a limit, or keep the one there is where that is lower already."""
+    _, ceiling = resource.getrlimit(limit)
+    hard = soft if hard is None else hard
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(limit, (soft, hard))
+
+
+def _give_up_root() -> None:
+    """Become nobody, since root could raise its limits again."""
+    # A root without capabilities, or one that a container maps to no other user, may not change;
+    # it may not raise its limits either.
+    with contextlib.suppress(OSError):
         os.setgroups([])
         os.setgid(_NOBODY)
         os.setuid(_NOBODY)
-    if sys.platform == "linux":  # After the change of user, which would clear the death signal.
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def send(kind: bytes, payload: bytes | bytearray) -> None:

@@ -21,8 +21,9 @@ AUDIO_EXTENSIONS = frozenset(
 def find_audio_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield each audio file once, sorted within each path, in the order of the paths.
 
-    A folder that may not be listed is passed over, like an empty one; name a file in it to learn
-    why. Hidden files (`._kick.wav`, which macOS leaves on foreign disks) are passed over too.
+    A folder that cannot be listed is given itself, so that it shows among the outcomes and is not
+    taken for an empty one. Hidden files (`._kick.wav`, which macOS leaves on foreign disks) are
+    passed over.
     """
     seen: set[Path] = set()
     for path in paths:
@@ -38,17 +39,17 @@ def _walk(folder: Path) -> Iterator[Path]:
         path = waiting.pop()
         if path.is_symlink() or not path.is_dir():
             yield path
-        else:
+            continue
+        try:
             waiting.extend(reversed(_list(path)))
+        except OSError:
+            yield path
 
 
 def _list(folder: Path) -> list[Path]:
     """Return a folder's own folders and audio files, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in sorted(entries, key=_name) if _wanted(entry)]
-    except OSError:
-        return []
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in sorted(entries, key=_name) if _wanted(entry)]
 
 
 def _name(entry: os.DirEntry[str]) -> str:

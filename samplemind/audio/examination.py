@@ -20,7 +20,7 @@ from samplemind.audio.isolation import open_foreign
 from samplemind.audio.limits import AudioLimits
 from samplemind.audio.measure import Measurements, Sound, measure
 from samplemind.audio.outcome import AudioRejectedError, Outcome
-from samplemind.audio.reading import Reading, read_sound
+from samplemind.audio.reading import Reading, magnitude, read_sound
 from samplemind.audio.sndfile import open_sndfile
 from samplemind.audio.stream import AudioStream, check_shape
 
@@ -158,7 +158,7 @@ def _audible_windows(reading: Reading, limits: AudioLimits) -> list[NDArray[np.f
     # A file that breaks off may leave little or nothing of its middle.
     if reading.middle is not None and len(reading.middle) >= len(reading.opening):
         windows.append(reading.middle)
-    return [window for window in windows if max(window.max(), -window.min()) >= threshold]
+    return [window for window in windows if magnitude(window) >= threshold]
 
 
 def _state(reading: Reading, limits: AudioLimits) -> SoundFacts:

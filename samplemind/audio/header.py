@@ -116,9 +116,12 @@ def read_header(file: GuardedFile) -> Header:
         AudioRejectedError: it is no format that is read here.
     """
     head = file.read_at(0, _HEAD_BYTES)
-    container = sniff(head) or _behind_id3(file, head)
+    container = sniff(head)
     if container is None:
-        raise AudioRejectedError(Outcome.UNKNOWN_FORMAT)
+        tagged = _behind_id3(file, head)
+        if tagged is None:
+            raise AudioRejectedError(Outcome.UNKNOWN_FORMAT)
+        return Header(tagged)
     if container in (Container.WAV, Container.RF64):
         return _read_riff(file, container)
     if container is Container.AIFF:

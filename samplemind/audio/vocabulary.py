@@ -68,7 +68,7 @@ _TAG_WORDS = {
     "arp": "arp arpeggio arpeggiated",
     "chord": "chord",
     "stab": "stab",
-    "keys": "keys keyboard clav clavinet",
+    "keys": "keys keyboard clav clavinet harpsichord",
     "piano": "piano pno",
     "electric piano": "rhodes wurlitzer wurli",
     "organ": "organ hammond",

@@ -1,9 +1,11 @@
 """What is found in folders is sorted, complete, and nothing that a link leads to."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from samplemind.audio.discovery import find_audio_files
+from tests.audio_files import acting_as_nobody
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -38,3 +40,16 @@ def test_what_is_named_is_taken_as_it_is_and_once(tmp_path: Path) -> None:
     named = [tmp_path / "notes.txt", tmp_path / "missing.wav", link, tmp_path / "kick.wav"]
 
     assert list(find_audio_files([*named, tmp_path])) == named
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one() -> None:
+    with tempfile.TemporaryDirectory() as public:
+        folder = Path(public)
+        folder.chmod(0o755)
+        fill(folder, "a.wav", "locked/b.wav")
+        (folder / "locked").chmod(0)
+        with acting_as_nobody():
+            found = list(find_audio_files([folder]))
+        (folder / "locked").chmod(0o755)
+
+    assert found == [folder / "a.wav", folder / "locked"]

@@ -4,8 +4,6 @@ import os
 import resource
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,7 @@ from samplemind.audio.guards import GuardedFile, hash_file, open_guarded
 from samplemind.audio.limits import AudioLimits
 from samplemind.audio.outcome import AudioRejectedError, Outcome
 from samplemind.errors import AudioReadError, TransientError
-from tests.audio_files import wav
-
-NOBODY = 65_534
+from tests.audio_files import acting_as_nobody, wav
 
 
 @pytest.fixture
@@ -25,19 +21,6 @@ def sound(tmp_path: Path) -> Path:
     path = tmp_path / "kick.wav"
     path.write_bytes(wav())
     return path
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root may read everything, so as root this acts as nobody for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_link_is_refused_wherever_it_leads(sound: Path, tmp_path: Path) -> None:
@@ -75,7 +58,7 @@ def test_a_file_that_may_not_be_read_says_so() -> None:
         path = Path(folder) / "secret.wav"
         path.write_bytes(wav())
         path.chmod(0)
-        with unprivileged():
+        with acting_as_nobody():
             assert analyze_file(path).outcome is Outcome.PERMISSION
 
 
