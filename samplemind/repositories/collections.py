@@ -6,7 +6,7 @@ Invariant: `file_count` is never written here; the database keeps it.
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, select, text, tuple_
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Uuid
@@ -98,6 +98,7 @@ class AudioCollectionRepository:
         Raises:
             ConflictError: there is no such collection or user.
         """
+        await self._lock(AudioCollection.id == collection_id)
         result = await self._session.execute(
             _ADD_FILES,
             {
@@ -111,6 +112,7 @@ class AudioCollectionRepository:
 
     async def remove_files(self, collection_id: UUID, file_ids: Sequence[UUID]) -> int:
         """Take files out, and return how many were there."""
+        await self._lock(AudioCollection.id == collection_id)
         return await changed_rows(
             self._session,
             delete(AudioCollectionItem).where(
@@ -120,10 +122,21 @@ class AudioCollectionRepository:
         )
 
     async def forget_files(self, file_ids: Sequence[UUID]) -> int:
-        """Take deleted files out of every collection, and return from how many places."""
+        """Take deleted files out of every collection, and return from how many places.
+
+        What another transaction adds meanwhile stays; a file is forgotten after it was deleted,
+        so that nobody adds it any more.
+        """
+        holding = select(AudioCollectionItem.collection_id).where(
+            AudioCollectionItem.audio_file_id.in_(file_ids)
+        )
+        locked = await self._lock(AudioCollection.id.in_(holding))
         return await changed_rows(
             self._session,
-            delete(AudioCollectionItem).where(AudioCollectionItem.audio_file_id.in_(file_ids)),
+            delete(AudioCollectionItem).where(
+                AudioCollectionItem.audio_file_id.in_(file_ids),
+                AudioCollectionItem.collection_id.in_(locked),
+            ),
         )
 
     async def items(
@@ -189,3 +202,15 @@ class AudioCollectionRepository:
             .limit(limit)
         )
         return found.all()
+
+    async def _lock(self, which: ColumnElement[bool]) -> Sequence[UUID]:
+        # Whoever changes items will change the count: taking that lock first, in order of id,
+        # keeps writers who touch the same items in another order from deadlocking, and gives
+        # files that are added at once places of their own.
+        locked = await self._session.scalars(
+            select(AudioCollection.id)
+            .where(which)
+            .order_by(AudioCollection.id)
+            .with_for_update(key_share=True)
+        )
+        return locked.all()
