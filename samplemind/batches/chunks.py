@@ -181,7 +181,8 @@ class _ChunkWork:
         alone = item.attempts > 1
         if alone and not self._begin_trial(item):
             return None
-        return self._analyze(item, alone)
+        # A file that was alone at fault before is kept apart; after a worker's death most are not.
+        return self._analyze(item, isolated=item.trials > 0)
 
     def _begin_trial(self, item: ClaimedItem) -> bool:
         """Get ready for a file that may end this process: it alone is to be blamed for that."""
@@ -197,10 +198,10 @@ class _ChunkWork:
         self.report.again += 1
         return None
 
-    def _analyze(self, item: ClaimedItem, alone: bool) -> ItemOutcome | None:
+    def _analyze(self, item: ClaimedItem, *, isolated: bool) -> ItemOutcome | None:
         observed_at, began = datetime.now(UTC), time.monotonic()
         try:
-            analysis = self._look_into(item.path, alone)
+            analysis = self._look_into(item.path, isolated)
         except TransientError as error:
             return self._put_off(item, error)
         return outcome_of_analysis(
@@ -212,9 +213,9 @@ class _ChunkWork:
             seconds=time.monotonic() - began,
         )
 
-    def _look_into(self, path: Path, alone: bool) -> "FileAnalysis":
+    def _look_into(self, path: Path, isolated: bool) -> "FileAnalysis":
         try:
-            return self._analyzer.analyze(path, alone)
+            return self._analyzer.analyze(path, isolated)
         except MemoryError:
             # The guarded child has its own bound, and reports what goes beyond it as an outcome.
             return self._analyzer.analyze(path, True)

@@ -1,7 +1,8 @@
 """Finding what was lost: messages that never came, workers that never came back, cut-off writes.
 
-Invariant: a chunk is handed out at most once in `PATIENCE`, and the older its items the more
-rarely, so that a queue which is merely long is not flooded. Handing one out too many does no harm.
+Invariant: a rescuer hands a chunk out at most once in `PATIENCE`, and the older its items the more
+rarely, so that a queue which is merely long is not flooded. Handing one out too many does no harm:
+the second of two jobs for one chunk finds nothing to claim.
 """
 
 from collections import defaultdict

@@ -35,6 +35,10 @@ class FileStatus(StrEnum):
     REJECTED = "rejected"
 
 
+UNSEARCHABLE = (FileStatus.PENDING, FileStatus.REJECTED)
+"""Files of which nothing is known that could be searched; the index leaves them out."""
+
+
 class AudioFile(Document):
     """An audio file and what is known of it.
 

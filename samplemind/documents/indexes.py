@@ -55,10 +55,13 @@ INDEXES: dict[str, tuple[Index, ...]] = {
     AudioFile.Settings.name: (
         Index("file_of_owner_and_path", (("owner_id", ASCENDING), ("path", ASCENDING)), True),
         Index("newest_files_of_owner", (("owner_id", ASCENDING), ("created_at", DESCENDING))),
-        Index("files_of_owner_by_status", (("owner_id", ASCENDING), ("status", ASCENDING))),
         Index("copies_by_content", (("content_hash", ASCENDING),)),
-        # The reconciliation walks ids and revisions; with both in the index it reads no document.
-        Index("revisions_by_id", (("_id", ASCENDING), ("revision", ASCENDING))),
+        # The reconciliation walks ids and revisions of what can be searched; with all of it in the
+        # index it reads no document.
+        Index(
+            "revisions_by_id",
+            (("_id", ASCENDING), ("revision", ASCENDING), ("status", ASCENDING)),
+        ),
     ),
     AnalysisResult.Settings.name: (
         Index(
@@ -69,7 +72,6 @@ INDEXES: dict[str, tuple[Index, ...]] = {
                 ("created_at", DESCENDING),
             ),
         ),
-        Index("results_by_embedding_version", (("embedding_version", ASCENDING),)),
     ),
     BatchJob.Settings.name: (
         Index("newest_batches", (("created_at", DESCENDING),)),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from beanie.operators import In
-from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from samplemind.connections.mongo import is_duplicate, translating_errors
@@ -58,18 +57,11 @@ class AnalysisRepository:
         """Add the results that are not there yet; what is there stays as it is."""
         if not results:
             return
-        writes = [
-            UpdateOne(
-                {"_id": result.id},
-                {"$setOnInsert": result.model_dump(mode="python", exclude={"id"})},
-                upsert=True,
-            )
-            for result in results
-        ]
+        documents = [result.model_dump(mode="python", by_alias=True) for result in results]
         with translating_errors():
             try:
-                await AnalysisResult.get_pymongo_collection().bulk_write(writes, ordered=False)
+                await AnalysisResult.get_pymongo_collection().insert_many(documents, ordered=False)
             except BulkWriteError as error:
-                # Another worker added the same result at the same moment, which is as good.
+                # The same result is there from an earlier attempt or another worker: as good.
                 if not is_duplicate(error):
                     raise

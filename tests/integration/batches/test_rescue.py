@@ -1,0 +1,108 @@
+"""What is lost is found and handed out again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samplemind.batches import cancel, claim, finish, progress, retry_failed, stalled
+from samplemind.documents import BatchItem, BatchState
+from samplemind.ids import new_id
+from samplemind.repositories.batch_items import BatchItemRepository
+from samplemind.repositories.batch_jobs import BatchJobRepository
+
+
+async def test_a_batch_that_is_worked_on_is_left_alone(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 4), chunk_size=2)
+    await claim(bench.connections, batch.batch_id, 0, 1, job_id="job")
+    assert await stalled(bench.connections) == []
+
+
+async def test_chunks_whose_message_or_worker_was_lost_are_handed_out_again(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 6), chunk_size=2)
+    await bench.analyze(batch.batch_id, 0, 1, "done")
+    lost = await claim(bench.connections, batch.batch_id, 2, 3, job_id="lost worker")
+    assert len(lost.items) == 2
+    await bench.expire(batch.batch_id)
+
+    rescuers = await asyncio.gather(*(stalled(bench.connections) for _ in range(3)))
+
+    assert {chunk for chunks in rescuers for chunk in chunks} == {
+        (batch.batch_id, 2, 3),
+        (batch.batch_id, 4, 5),
+    }
+    assert await stalled(bench.connections) == []
+    retaken = await claim(bench.connections, batch.batch_id, 2, 3, job_id="rescue")
+    assert len(retaken.items) == 2
+
+
+async def test_an_old_batch_is_handed_out_ever_more_rarely(bench: Any) -> None:
+    batch = await bench.plan([Path("/music/a.wav")])
+    made = datetime.now(UTC)
+    handed_out = [
+        minutes
+        for minutes in range(1, 120)
+        if await stalled(bench.connections, made + timedelta(minutes=minutes))
+    ]
+    assert handed_out[0] in (5, 6)
+    gaps = [later - earlier for earlier, later in pairwise(handed_out)]
+    assert gaps == sorted(gaps)
+    assert batch.total == 1
+    assert len(handed_out) <= 6
+
+
+async def test_a_cancellation_that_was_cut_off_is_completed(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan([Path("/music/a.wav")])
+    assert await BatchJobRepository().cancel(batch.batch_id, datetime.now(UTC))
+    await bench.expire(batch.batch_id)
+    assert await stalled(bench.connections) == []
+    state = await progress(bench.connections, batch.batch_id)
+    assert (state.state, state.cancelled) == (BatchState.CANCELLED, 1)
+
+
+async def test_a_retry_that_was_cut_off_is_completed(bench: Any) -> None:
+    batch = await bench.plan(bench.write("rejected:unreadable"))
+    await bench.analyze(batch.batch_id, 0, 0)
+    await finish(bench.connections, batch.batch_id)
+    await BatchItemRepository().reset_failed(batch.batch_id, datetime.now(UTC))
+    await bench.expire(batch.batch_id)
+
+    assert await stalled(bench.connections) == [(batch.batch_id, 0, 0)]
+    assert (await progress(bench.connections, batch.batch_id)).state is BatchState.RUNNING
+
+
+async def test_items_of_a_plan_that_is_being_written_are_kept(bench: Any) -> None:
+    batch_id = new_id()
+    item = BatchItem(batch_id=batch_id, seq=0, path="/music/a.wav", due_at=datetime.now(UTC))
+    await item.insert()
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert await stalled(bench.connections, later) == []
+    assert await BatchItem.count() == 1
+
+
+async def test_items_of_a_plan_that_was_never_completed_are_forgotten(bench: Any) -> None:
+    item = BatchItem(batch_id=new_id(), seq=0, path="/music/a.wav", due_at=datetime.now(UTC))
+    await item.insert()
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert await stalled(bench.connections, later) == []
+    assert await BatchItem.count() == 0
+
+
+async def test_the_rescue_of_a_cancelled_batch_hands_out_nothing(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    await cancel(bench.connections, batch.batch_id)
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert await stalled(bench.connections, later) == []
+
+
+async def test_a_retried_batch_is_watched_again(bench: Any) -> None:
+    batch = await bench.plan(bench.write("rejected:unreadable"))
+    await bench.analyze(batch.batch_id, 0, 0)
+    await retry_failed(bench.connections, batch.batch_id)
+    await bench.expire(batch.batch_id)
+    assert await stalled(bench.connections) == [(batch.batch_id, 0, 0)]
