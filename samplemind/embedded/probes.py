@@ -110,14 +110,13 @@ def _ask_mongo(url: str) -> StoreReport:
             serverSelectionTimeoutMS=timeout_ms,
             connectTimeoutMS=timeout_ms,
             socketTimeoutMS=timeout_ms,
-            tz_aware=True,
         )
         with client:
             hello = client.admin.command("hello")
             version = client.server_info()["version"]
     return StoreReport(
         f"MongoDB {version}",
-        hello["localTime"],
+        hello["localTime"].replace(tzinfo=UTC),  # BSON dates are UTC, without saying so
         replica_set=hello.get("setName"),
         writable=bool(hello.get("isWritablePrimary")),
     )

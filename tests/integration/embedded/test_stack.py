@@ -13,6 +13,8 @@ import pytest
 import redis
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.passwords import load_passwords
@@ -152,7 +154,7 @@ def test_no_server_answers_without_its_password(stack: Settings):
     for store in (Store.BROKER, Store.CACHE):
         port = Ports(StackHome(stack.home).run).known()[store.value]
         with (
-            redis.Redis(port=port, socket_timeout=5) as client,
+            redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client,
             pytest.raises(redis.AuthenticationError),
         ):
             client.ping()
