@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Self
 from uuid import UUID, uuid5
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from samplemind.errors import StoreUnavailableError
 from samplemind.ids import new_id
@@ -28,7 +35,8 @@ if TYPE_CHECKING:
     # Drivers load when a batch is submitted, not when a web service imports this module.
     from samplemind.connections.resources import Connections
 
-_PUBLISH_RETRY = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+_PUBLISH_ATTEMPTS = 4
+_BROKER_ERRORS = (KombuError, RedisError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +92,7 @@ class Jobs:
         from samplemind.batches.submit import write_batch
 
         plan = await write_batch(self._open(), [Path(path) for path in paths], owner=owner)
-        publish(
-            self._celery,
-            [
-                AnalyzeBatch(batch_id=plan.batch_id, first=first, last=last)
-                for first, last in plan.chunks
-            ],
-            ids=[uuid5(plan.batch_id, f"{first}") for first, _ in plan.chunks],
-        )
+        publish_chunks(self._celery, plan.batch_id, plan.chunks)
         return Submission(plan.batch_id, plan.total)
 
     def _open(self) -> "Connections":
@@ -115,29 +116,59 @@ def producer(settings: Settings) -> Celery:
         # Failing soon and clearly beats a request that hangs on a lost broker.
         broker_connection_timeout=5,
         broker_connection_max_retries=3,
-        task_publish_retry_policy=_PUBLISH_RETRY,
+        task_publish_retry=False,  # `publish` tries again by itself, the whole pipeline
     )
     return app
+
+
+def publish_chunks(
+    app: Celery, batch_id: UUID, chunks: Sequence[tuple[int, int]], *, attempt: str = ""
+) -> None:
+    """Publish a job for each chunk, (first, last), of a batch.
+
+    Job ids follow from the chunk, so a repeat is the same job. `attempt` names another round,
+    whose jobs are others: they claim only what nobody works on.
+
+    Raises:
+        StoreUnavailableError: the broker did not take them.
+    """
+    publish(
+        app,
+        [AnalyzeBatch(batch_id=batch_id, first=first, last=last) for first, last in chunks],
+        ids=[uuid5(batch_id, f"{first}{attempt}") for first, _ in chunks],
+    )
 
 
 def publish(app: Celery, payloads: Sequence[Payload], *, ids: Sequence[UUID] = ()) -> None:
     """Publish jobs in one pipeline, with the ids given or fresh ones.
 
+    A pipeline that failed may have published a part, so all of it is sent again with the same
+    ids: a job may run twice and counts once.
+
     Raises:
-        StoreUnavailableError: the broker did not take them all; sending the same ids again is
-            harmless, because jobs may run twice and count once.
+        StoreUnavailableError: the broker did not take them.
     """
     job_ids = ids or [new_id() for _ in payloads]
+    retrying = Retrying(
+        retry=retry_if_exception_type(_BROKER_ERRORS),
+        stop=stop_after_attempt(_PUBLISH_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.1, max=1),
+        reraise=True,
+    )
     try:
-        with app.producer_or_acquire() as sender, sender.batch():
-            for payload, job_id in zip(payloads, job_ids, strict=True):
-                app.send_task(
-                    payload.job_name,
-                    kwargs=payload.model_dump(mode="json"),
-                    queue=queue_for(payload.job_name).value,
-                    task_id=str(job_id),
-                    producer=sender,
-                )
-    except (OperationalError, ConnectionError) as error:
+        retrying(_publish_once, app, payloads, job_ids)
+    except _BROKER_ERRORS as error:
         message = f"the broker did not take {len(payloads)} jobs"
         raise StoreUnavailableError(message) from error
+
+
+def _publish_once(app: Celery, payloads: Sequence[Payload], job_ids: Sequence[UUID]) -> None:
+    with app.producer_or_acquire() as sender, sender.batch():
+        for payload, job_id in zip(payloads, job_ids, strict=True):
+            app.send_task(
+                payload.job_name,
+                kwargs=payload.model_dump(mode="json"),
+                queue=queue_for(payload.job_name).value,
+                task_id=str(job_id),
+                producer=sender,
+            )

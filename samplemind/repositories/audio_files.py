@@ -15,7 +15,7 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from samplemind.connections.mongo import Fields, is_duplicate, translating_errors
-from samplemind.documents.audio_file import AudioFile, audio_file_id
+from samplemind.documents.audio_file import UNSEARCHABLE, AudioFile, audio_file_id
 from samplemind.errors import NotFoundError
 
 # What an analysis tells of a file. Other fields belong to people and stay as they are.
@@ -96,8 +96,10 @@ class AudioFileRepository:
             return await query.limit(limit).to_list()
 
     async def stream_revisions(self) -> AsyncIterator[tuple[UUID, int]]:
-        """Yield the id and revision of every file in id order, reading the index alone."""
-        cursor = AudioFile.get_pymongo_collection().find({}, {"revision": 1})
+        """Yield id and revision of every searchable file in id order, reading the index alone."""
+        cursor = AudioFile.get_pymongo_collection().find(
+            {"status": {"$nin": UNSEARCHABLE}}, {"revision": 1}
+        )
         with translating_errors():
             async for file in cursor.sort("_id").hint("revisions_by_id"):
                 yield file["_id"], file["revision"]

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from samplemind.documents.analysis_result import AnalysisResult
-from samplemind.documents.audio_file import AudioFile, FileStatus
+from samplemind.documents.audio_file import UNSEARCHABLE, AudioFile
 from samplemind.search.text import split_words
-
-UNSEARCHABLE = (FileStatus.PENDING, FileStatus.REJECTED)
 
 # Column → its type in the staging table. The last four are text from which `words` is made.
 COLUMNS: dict[str, str] = {
