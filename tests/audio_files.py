@@ -166,6 +166,13 @@ def _id3(length: int) -> bytes:
     return b"ID3\x03\0\0" + bytes((0, 0, length >> 7, length & 0x7F)) + bytes(length)
 
 
+def _wma_with_impossible_offset() -> bytes:
+    """An object whose length is wrong, so that the next one is sought at no offset there is."""
+    content = bytearray(wma())
+    content[46] = 255
+    return bytes(content)
+
+
 def _half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
@@ -309,6 +316,7 @@ BAD_FILES = tuple(
             lambda: _half(encode_with_ffmpeg(tone(), "ipod", "aac")),
             Outcome.UNREADABLE,
         ),
+        ("impossible_offset.wma", _wma_with_impossible_offset, Outcome.UNREADABLE),
         ("claims_2_to_36.flac", lambda: _flac_claiming(2**36 - 1), Outcome.DECOMPRESSION_BOMB),
         (
             "claims_4_gib.wav",

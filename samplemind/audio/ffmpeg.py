@@ -60,6 +60,9 @@ CODECS = (
     "pcm_u8",
 )
 _NO_LENGTH = frozenset({"aac"})  # Raw AAC tells no length; FFmpeg guesses it from the bit rate.
+# FFmpeg's own, and what Python says of the impossible offsets that a forged header seeks to.
+_DECODING_ERRORS = (av.FFmpegError, OSError, OverflowError, ValueError)
+_FAULTS_OF_THE_MACHINE = frozenset({errno.ENOMEM, errno.EIO})
 _SAMPLE_BYTES = 4
 
 
@@ -109,8 +112,8 @@ class FfmpegSound:
         while frame is not None:
             try:
                 converted = resampler.resample(frame)
-            except (av.FFmpegError, ValueError) as error:  # The shape changed in the middle.
-                _raise_if_starved(error)
+            except _DECODING_ERRORS as error:  # The shape changed in the middle.
+                _raise_if_machine_failed(error)
                 self.damaged = True
                 return
             for part in converted:
@@ -120,16 +123,16 @@ class FfmpegSound:
     def _next_frame(self) -> AudioFrame | None:
         try:
             return next(self._frames, None)
-        except (av.FFmpegError, ValueError) as error:
-            _raise_if_starved(error)
+        except _DECODING_ERRORS as error:
+            _raise_if_machine_failed(error)
             self.damaged = True
             return None
 
 
-def _raise_if_starved(error: Exception) -> None:
-    """Let a want of memory end the process: it says nothing about what the file holds."""
-    if isinstance(error, av.FFmpegError) and error.errno == errno.ENOMEM:
-        raise MemoryError from error
+def _raise_if_machine_failed(error: Exception) -> None:
+    """Let a want of memory or a failing disk end the process: it says nothing about the file."""
+    if getattr(error, "errno", None) in _FAULTS_OF_THE_MACHINE:
+        raise error
 
 
 def warm_up() -> None:
@@ -170,8 +173,8 @@ def _open(source: BinaryIO | io.FileIO, demuxer: str) -> Iterator[FfmpegSound]:
         container = av.open(
             source, mode="r", format=demuxer, options=options, metadata_errors="ignore"
         )
-    except (av.FFmpegError, ValueError) as error:
-        _raise_if_starved(error)
+    except _DECODING_ERRORS as error:
+        _raise_if_machine_failed(error)
         raise RefusedSoundError("rejected:unreadable") from error
     with container:
         yield FfmpegSound(container)

@@ -207,7 +207,7 @@ MAGIC = (
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_no_mutation_of_a_sound_ever_raises(data: st.DataObject, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_no_mutation_of_a_sound_ever_raises(data: st.DataObject, tmp_path: Path)
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     magic=st.sampled_from(MAGIC),
