@@ -287,7 +287,7 @@ _INDEXES = (
     _Index(
         "uq_audio_collection_items_collection_id_audio_file_id",
         "audio_collection_items (collection_id, audio_file_id)",
-        "Adding a file that may be there; taking one out; deleting a collection",
+        "Adding a file that may be there already; deleting a collection",
         unique=True,
     ),
     _Index(
@@ -307,8 +307,8 @@ _INDEXES = (
     ),
     _Index(
         "ix_audit_logs_occurred_at",
-        "audit_logs USING brin (occurred_at)",
-        "Export and archive: everything in a period",
+        "audit_logs (occurred_at)",
+        "Export: everything in a period, newest first",
     ),
     _Index(
         "ix_audit_logs_actor_id_occurred_at",

@@ -34,7 +34,10 @@ _TRANSIENT_STATES = {
 }
 _PERMANENT_STATES: dict[str, tuple[type[SampleMindError], str]] = {
     "23505": (ConflictError, "a row with the same unique value exists"),
-    "23503": (ConflictError, "a row that this one refers to, or that refers to it, is in the way"),
+    "23503": (
+        ConflictError,
+        "what is referred to is missing, or what should go is still referred to",
+    ),
     "23P01": (ConflictError, "a row that excludes this one exists"),
     "23514": (InvalidInputError, "a value is outside of what the table allows"),
     "23502": (InvalidInputError, "a value is missing"),

@@ -60,7 +60,7 @@ class AuditLog(Base):
         CheckConstraint("actor_kind = 'system' OR actor_id IS NOT NULL", "actor_named"),
         CheckConstraint("outcome IN ('success', 'denied', 'failed')", "outcome_known"),
         CheckConstraint("action ~ '^[a-z_]+(\\.[a-z_]+)+$'", "action_form"),
-        Index("ix_audit_logs_occurred_at", "occurred_at", postgresql_using="brin"),
+        Index("ix_audit_logs_occurred_at", "occurred_at"),
         Index("ix_audit_logs_actor_id_occurred_at", "actor_id", "occurred_at"),
         Index("ix_audit_logs_resource_occurred_at", "resource_kind", "resource_id", "occurred_at"),
         Index("ix_audit_logs_action_occurred_at", "action", "occurred_at"),
