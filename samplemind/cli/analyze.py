@@ -23,9 +23,10 @@ def analyze(paths: tuple[Path, ...], as_json: bool) -> None:
 
     Example: samplemind analyze loops/ --json
     """
-    limits = load_settings().audio.limits()
+    audio = load_settings().audio
+    root, limits = audio.root, audio.limits()
     files = list(find_audio_files(paths))
-    analyses = [analyze_file(file, limits=limits) for file in track(files, "Analysing")]
+    analyses = [analyze_file(file, root=root, limits=limits) for file in track(files, "Analysing")]
     if as_json:
         print_json({"files": [analysis.as_dict() for analysis in analyses]})
     else:

@@ -19,6 +19,7 @@ from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, parse_key, parse_kind, parse_range
 from samplemind.search.full_text import Results, search_audio_files
 from samplemind.search.vector import find_by_path, find_similar, stored_vector
+from samplemind.settings import AudioSettings
 
 
 def filter_options(command: Any) -> Any:
@@ -74,7 +75,7 @@ def similar(file_or_id: str, as_json: bool, limit: int, **narrow: Any) -> None:
             if file_id is not None:
                 vector, version = await stored_vector(session, file_id)
             else:
-                vector, version = _measured(Path(file_or_id))
+                vector, version = _measured(Path(file_or_id), connections.settings.audio)
             return await find_similar(
                 session, vector, version, filters=filters, exclude=file_id, limit=limit
             )
@@ -117,8 +118,8 @@ def _as_id(text: str) -> UUID | None:
         return None
 
 
-def _measured(path: Path) -> tuple[NDArray[np.float32], str]:
-    analysis = analyze_file(path)
+def _measured(path: Path, audio: AudioSettings) -> tuple[NDArray[np.float32], str]:
+    analysis = analyze_file(path, root=audio.root, limits=audio.limits())
     if analysis.outcome.rejected:
         message = f"{path}: {analysis.message}"
         raise InvalidInputError(message)
