@@ -31,7 +31,7 @@ def analyze(paths: tuple[Path, ...], as_json: bool) -> None:
         print_json({"files": [analysis.as_dict() for analysis in analyses]})
     else:
         print_table(
-            ("file", "outcome", "seconds", "kind", "bpm", "key", "note", "LUFS", "tags"),
+            ("file", "outcome", "seconds", "kind", "bpm", "key", "note", "LUFS", "tags or reason"),
             (_row(analysis) for analysis in analyses),
         )
     if not any(analysis.measurements for analysis in analyses):
@@ -49,7 +49,7 @@ def _row(analysis: FileAnalysis) -> tuple[object, ...]:
         found["key"],
         found["root_note"],
         _rounded(found["loudness_lufs"], 1),
-        " ".join(found["tags"]),
+        " ".join(found["tags"]) if analysis.measurements else analysis.message,
     )
 
 
