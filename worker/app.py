@@ -6,6 +6,7 @@ process that runs jobs counts, and no other. Jobs and the beat table are named a
 run from `tasks` to `worker`, never back.
 """
 
+import ssl
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +14,11 @@ from celery import Celery, signals
 from kombu import Queue as BoundQueue
 
 import worker.transport
-from samplemind.jobs.wire import Queue, queue_for, transport_options
+from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_for, transport_options
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
 from worker.drain import Drain
-from worker.heartbeat import Heartbeat
+from worker.heartbeat import PACE_S, Heartbeat
 from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
 
@@ -37,40 +38,38 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def _broker(settings: Settings) -> dict[str, Any]:
-    url = settings.broker.url
     return {
-        "broker_url": url.get_secret_value() if url else None,
+        "broker_url": _url(settings),
+        "broker_use_ssl": _tls(settings),
         "broker_transport_options": transport_options(settings.broker),
         # A worker that starts before Redis waits for it, and one that lost Redis never gives up:
         # Celery's own bound is a hundred attempts, after which the process exits.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A publisher in a service that finds every connection in use fails instead of hanging.
+        # A publisher that finds every connection in use fails instead of hanging.
         "broker_pool_acquire_timeout": 10,
     }
 
 
 def _results(settings: Settings) -> dict[str, Any]:
-    url = settings.broker.url
-    prefix = transport_options(settings.broker)["global_keyprefix"]
     return {
-        "result_backend": url.get_secret_value() if url else None,
+        "result_backend": _url(settings),
+        "redis_backend_use_ssl": _tls(settings),
         "result_backend_transport_options": {
-            "global_keyprefix": prefix,
-            # Storing a result may wait this long for Redis; it happens in the worker's own loop
-            # when a process was lost, where a longer wait would stop everything else.
+            "global_keyprefix": KEY_PREFIX,
+            # Storing a failure may wait this long for Redis; it happens in the main loop when a
+            # process was lost, where a longer wait would stop everything else.
             "retry_policy": {"max_retries": 3, "interval_max": 1, "timeout": 5.0},
         },
         "redis_socket_timeout": 10,
         "redis_socket_connect_timeout": 5,
         "redis_socket_keepalive": True,
         # What jobs make is in the stores, so a result would only be a second copy, and asking for
-        # one costs a SUBSCRIBE with every publish. A failure is kept for whoever looks for it.
+        # one costs a SUBSCRIBE with every publish. A failure is kept for whoever looks for it,
+        # with the job's name and arguments.
         "task_ignore_result": True,
         "task_store_errors_even_if_ignored": True,
-        "result_expires": timedelta(days=1),
         "result_failure_expires": timedelta(days=7).total_seconds(),
-        # Name and arguments stand beside the failure, so that it can be understood and sent again.
         "result_extended": True,
     }
 
@@ -78,28 +77,22 @@ def _results(settings: Settings) -> dict[str, Any]:
 def _jobs(settings: Settings) -> dict[str, Any]:
     return {
         "imports": TASK_MODULES,
-        # JSON only: a pickle in the broker would let whoever can write there run code here.
+        # A pickle in the broker would let whoever can write there run code here.
         "task_serializer": "json",
         "result_serializer": "json",
-        "event_serializer": "json",
         "accept_content": ["json"],
-        "result_accept_content": ["json"],
-        "timezone": "UTC",
         # A misspelt queue fails where it is published, instead of filling a list nobody reads.
         "task_queues": tuple(BoundQueue(queue.value) for queue in Queue),
         "task_default_queue": Queue.DEFAULT.value,
         "task_create_missing_queues": False,
         "task_routes": (_route,),
         # A message leaves the broker when its job has ended, not when it was fetched. A job that
-        # failed has ended: what may be tried again is decided by Job, not by redelivery.
+        # failed has ended, too: what may be tried again is decided by Job, not by redelivery.
         "task_acks_late": True,
-        "task_acks_on_failure": True,
-        "task_acks_on_timeout": True,
         # A job whose process died goes back to its queue. Celery's own bound for that
         # (task_retry_on_worker_lost) counts retries and not deaths, and knows nothing of a main
         # process that died: worker.deliveries bounds both, with one counter.
         "task_reject_on_worker_lost": True,
-        "task_retry_on_worker_lost": False,
         "task_publish_retry_policy": {
             "max_retries": 5,
             "interval_start": 0,
@@ -108,9 +101,8 @@ def _jobs(settings: Settings) -> dict[str, Any]:
         },
         "task_soft_time_limit": settings.worker.soft_time_limit_s,
         "task_time_limit": settings.worker.time_limit_s,
-        # The console shows when a job was sent and that it runs, not only that it ended.
+        # The console shows jobs that wait, too.
         "task_send_sent_event": True,
-        "task_track_started": True,
     }
 
 
@@ -125,17 +117,12 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_max_tasks_per_child": settings.worker.max_jobs_per_child,
         "worker_max_memory_per_child": settings.worker.max_memory_per_child_mib * 1024,  # KiB
         # The running job is worth more than its connection: worker.transport lets it finish and
-        # be acknowledged over the next one.
+        # be acknowledged over the next one. Celery 6 changes the default to True.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Celery counts jobs that still run against the prefetch of a new connection; without
-        # prefetch there is nothing to reduce.
+        # After a reconnect Celery would take fewer messages, to make up for jobs that still run;
+        # without prefetch those count already.
         "worker_enable_prefetch_count_reduction": False,
         "worker_send_task_events": True,
-        # worker.drain waits for running jobs and leaves when they end; Celery's own soft shutdown
-        # sleeps its whole time in a signal handler.
-        "worker_soft_shutdown_timeout": 0,
-        # Redis has no quorum queues to look for.
-        "worker_detect_quorum_queues": False,
     }
 
 
@@ -143,8 +130,19 @@ def _beat() -> dict[str, Any]:
     return {
         "beat_scheduler": "worker.scheduler:BeatingScheduler",
         # Beat looks up at least this often, which is also how often its heartbeat is written.
-        "beat_max_loop_interval": 5,
+        "beat_max_loop_interval": PACE_S,
     }
+
+
+def _url(settings: Settings) -> str | None:
+    url = settings.broker.url
+    return None if url is None else url.get_secret_value()
+
+
+def _tls(settings: Settings) -> dict[str, Any] | None:
+    # Celery asks for this beside rediss://, and would otherwise not check the certificate.
+    encrypted = (_url(settings) or "").startswith("rediss://")
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if encrypted else None
 
 
 def _route(name: str, *_: object, **__: object) -> dict[str, str]:

@@ -33,6 +33,8 @@ def address_file(settings: Settings) -> Path:
 def serve(settings: Settings) -> None:
     """Serve the console until SIGTERM."""
     _set_options(settings)
+    # Jobs are shown by what their events say; their code would only fill this process's memory.
+    app.conf.imports = ()
     console = Flower(capp=app, options=default_options, **flower_settings)
     port = console.start_http_server()
     address = f"http://{_bracketed(settings.console.host)}:{port}"

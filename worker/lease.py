@@ -8,8 +8,8 @@ stop it, nor does the main loop while it waits for Redis to come back: then the 
 at the first second in which Redis answers, before anybody else may judge them.
 
 Invariant: the set of leases is drawn up by the main loop, which knows the jobs; the thread only
-renews. A worker that was frozen longer than a lease says so when it wakes, and its late
-acknowledgements meet nothing (`worker.transport`).
+renews, and no longer than the loop shows signs of life. A worker that was frozen longer than a
+lease says so when it wakes, and its late acknowledgements meet nothing (`worker.transport`).
 """
 
 import threading
@@ -29,6 +29,9 @@ from worker.ledger import ledger
 _STOCK_S = 1.0
 """Seconds between two drawings-up; what is taken in between is held already."""
 
+_STUCK_S = 60.0
+"""Seconds without a drawing-up after which the main loop counts as stuck for good."""
+
 _log = get_logger(__name__)
 
 
@@ -44,16 +47,19 @@ class LeaseKeeper(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Draw up the leases from now on; called at every connection."""
-        self._timer = consumer.timer.call_repeatedly(_STOCK_S, take_stock, (consumer,))
         if self._renewal is None:
             self._renewal = Renewal(get_settings().broker)
             self._renewal.start()
+        self._take_stock(consumer)
+        self._timer = consumer.timer.call_repeatedly(_STOCK_S, self._take_stock, (consumer,))
 
     def stop(self, consumer: Any) -> None:
         """Leave the leases as they are until the next connection."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._renewal is not None:
+            self._renewal.loop_seen_at = None
 
     def shutdown(self, consumer: Any) -> None:
         """Give back what is left; the processes that ran it have ended."""
@@ -62,11 +68,12 @@ class LeaseKeeper(bootsteps.StartStopStep):
         if self._renewal is not None:
             self._renewal.finish()
 
-
-def take_stock(consumer: Any) -> None:
-    """Draw up the leases: what this connection delivered, and jobs that outlived another one."""
-    running = {request.message.delivery_tag for request in tuple(state.active_requests)}
-    ledger.hold(_unacknowledged(consumer) | running)
+    def _take_stock(self, consumer: Any) -> None:
+        # What this connection delivered, and jobs that outlived another one.
+        running = {request.message.delivery_tag for request in tuple(state.active_requests)}
+        ledger.hold(_unacknowledged(consumer) | running)
+        if self._renewal is not None:
+            self._renewal.loop_seen_at = time.monotonic()
 
 
 def _unacknowledged(consumer: Any) -> frozenset[str]:
@@ -85,11 +92,16 @@ class Renewal(threading.Thread):
         self._pace_s = broker.lease_renewal_s
         self._client = connect_broker(broker)
         self._ended = threading.Event()
+        self.loop_seen_at: float | None = None
+        """When the main loop last drew up the leases; none while it waits for a connection."""
 
     def run(self) -> None:
         """Go on until `finish`."""
         renewed_at, held = time.monotonic(), 0
         while not self._ended.wait(self._pace_s):
+            if self._is_loop_stuck():
+                _log.critical("main_loop_stuck", consequence="its jobs are given to others")
+                continue
             try:
                 ledger.tell(self._client)
                 ledger.renew(self._client)
@@ -100,6 +112,10 @@ class Renewal(threading.Thread):
             if now - renewed_at > self._lease_s and held:
                 _log.warning("leases_lapsed", seconds=round(now - renewed_at, 1), messages=held)
             renewed_at, held = now, len(ledger.held)
+
+    def _is_loop_stuck(self) -> bool:
+        seen_at = self.loop_seen_at
+        return seen_at is not None and time.monotonic() - seen_at > _STUCK_S
 
     def finish(self) -> None:
         """Stop renewing, and tell what is left if Redis is there."""

@@ -6,10 +6,15 @@ Invariant: a job leaves one line, written by `worker.task`; Celery's own lines f
 
 import logging
 
-_QUIET = ("celery.app.trace", "celery.worker.strategy", "celery.pool", "celery.redirected")
+_LEVELS = {
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.strategy": logging.WARNING,
+    # The console starts before the workers, and asks again.
+    "flower.inspector": logging.ERROR,
+}
 
 
 def quiet_celery() -> None:
-    """Raise the level of Celery's loggers that speak once for every job."""
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Raise the level of the loggers that speak once for every job, or without need."""
+    for name, level in _LEVELS.items():
+        logging.getLogger(name).setLevel(level)

@@ -10,6 +10,7 @@ and numpy are imported here only inside the functions that run them.
 
 import importlib
 import sys
+import warnings
 
 from samplemind.audio.threads import limit_threads
 from samplemind.errors import SampleMindError
@@ -47,8 +48,15 @@ def _prepare(settings: Settings) -> None:
 
 
 def _run_celery(role: Role, settings: Settings, extra: list[str]) -> int:
+    from celery.exceptions import CPendingDeprecationWarning
+    from celery.platforms import SecurityWarning
+
     from worker.app import app
 
+    # Running as root is the operator's choice, and no message can bring code: only JSON is taken.
+    warnings.simplefilter("ignore", SecurityWarning)
+    # At each reconnect, even where the setting that it advises is made.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     for module in role.preload:
         importlib.import_module(module)
     if role.name == BEAT:

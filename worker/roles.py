@@ -46,7 +46,8 @@ class Role:
             "--without-gossip",
             "--without-mingle",
             # A job that was cancelled stays cancelled after a restart.
-            f"--statedb={run_directory(settings) / f'{self.name}.state'}",
+            # %p is the node's name: a file that two workers open is refused to the second.
+            f"--statedb={run_directory(settings) / '%p.state'}",
         ]
 
 

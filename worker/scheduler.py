@@ -17,6 +17,8 @@ class BeatingScheduler(PersistentScheduler):
     """Keeps the last run of each entry in a file; one beat runs at a time."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        # Never closed: Celery closes the scheduler in a signal handler, in the middle of whatever
+        # the client is doing, and the process ends there.
         self._client = connect_broker(get_settings().broker)
         super().__init__(*arguments, **options)
 
@@ -25,8 +27,3 @@ class BeatingScheduler(PersistentScheduler):
         seconds = super().tick(*arguments, **options)
         beat(self._client, BEAT, ())
         return seconds
-
-    def close(self) -> None:
-        """Write the file and close the client."""
-        super().close()
-        self._client.close()

@@ -6,13 +6,13 @@ jobs which failed together do not come back together. Every other error ends the
 
 import random
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import structlog
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
-from samplemind.errors import TransientError
+from samplemind.errors import PermanentError, TransientError
 from samplemind.log import get_logger
 from worker import deliveries
 
@@ -33,6 +33,8 @@ class Job(Task):
     its own request.
     """
 
+    throws = (PermanentError,)
+    """Errors that are the job's answer: logged in its line, without a traceback."""
     max_retries = 8
     """Attempts after the first, each after a `TransientError`; overridden by job."""
     retry_base_s: ClassVar[float] = 1.0
@@ -44,28 +46,24 @@ class Job(Task):
         """Run the job as the worker does, or plainly where it is called as a function."""
         if self.request.called_directly:
             return self.run(*args, **kwargs)
-        started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(job=self.name, job_id=self.request.id):
-            outcome = "failed"
+            line = _Line(attempt=self.request.retries + 1)
             try:
                 deliveries.admit(self)
                 result = self.run(*args, **kwargs)
-                outcome = "succeeded"
-                return result
             except TransientError as error:
-                outcome = "retried" if self.request.retries < self.max_retries else "failed"
-                self._try_again(error)
-            except (Ignore, Reject, Retry) as verdict:
-                outcome = type(verdict).__name__.lower()
+                self._try_again(error, line)
+            except (Ignore, Reject) as verdict:
+                line.write(type(verdict).__name__.lower())
                 raise
+            except Exception as error:
+                line.write("failed", error)
+                raise
+            else:
+                line.write("succeeded")
+                return result
             finally:
                 deliveries.settle(self)
-                _log.info(
-                    "job_ended",
-                    outcome=outcome,
-                    seconds=round(time.perf_counter() - started, 4),
-                    attempt=self.request.retries + 1,
-                )
 
     def on_give_up(self, *args: Any, **kwargs: Any) -> None:
         """Called with the job's arguments when it is given up for killing its workers.
@@ -74,11 +72,38 @@ class Job(Task):
         use `worker.runtime`. It is called in a fresh process, once for each giving up.
         """
 
-    def _try_again(self, error: TransientError) -> None:
+    def _try_again(self, error: TransientError, line: "_Line") -> NoReturn:
         delay = retry_delay(self.request.retries, base_s=self.retry_base_s, cap_s=self.retry_cap_s)
         try:
             self.retry(exc=error, countdown=delay)
+        except Retry:
+            line.write("retried", error)
+            raise
         except Reject as verdict:
             # Celery rejects the message for good where the next attempt could not be published;
             # here it stays in the broker and is delivered again.
+            line.write("returned", error)
             raise Reject(verdict.reason, requeue=True) from error
+        except TransientError:
+            line.write("failed", error)  # it was the last attempt
+            raise
+        raise error
+
+
+class _Line:
+    """The one line that a job leaves in the log."""
+
+    def __init__(self, *, attempt: int) -> None:
+        self._attempt = attempt
+        self._started = time.perf_counter()
+
+    def write(self, outcome: str, error: Exception | None = None) -> None:
+        facts: dict[str, Any] = {
+            "outcome": outcome,
+            "seconds": round(time.perf_counter() - self._started, 4),
+            "attempt": self._attempt,
+        }
+        if error is None:
+            _log.info("job_ended", **facts)
+        else:
+            _log.warning("job_ended", **facts, error=f"{type(error).__name__}: {error}")

@@ -85,13 +85,13 @@ class Broker:
 
 
 class WorkerProcess:
-    """A worker started as the platform starts it, with the probes beside its own jobs."""
+    """A process of a role, started as the platform starts it."""
 
     def __init__(self, role: str, environment: dict[str, str], log: Path, *extra: str) -> None:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.main", role, f"--include={PROBES}", *extra],
+                [sys.executable, "-m", "worker.main", role, *extra],
                 cwd=REPOSITORY,
                 env={**os.environ, **environment},
                 stdout=file,
@@ -158,12 +158,20 @@ class Workshop:
         broker = BrokerSettings(url=SecretStr(self.broker.url))
         self._producer = producer(Settings(home=directory / "home", broker=broker))
 
-    def start_worker(self, *extra: str, role: str = "index", processes: int = 2) -> WorkerProcess:
-        log = self.directory / f"worker-{len(self.workers)}.log"
-        arguments = (f"--concurrency={processes}", f"--hostname={role}@{len(self.workers)}", *extra)
-        worker = WorkerProcess(role, self.environment, log, *arguments)
-        self.workers.append(worker)
-        return worker
+    def start_process(self, role: str, *arguments: str, **environment: str) -> WorkerProcess:
+        log = self.directory / f"{role}-{len(self.workers)}.log"
+        process = WorkerProcess(role, self.environment | environment, log, *arguments)
+        self.workers.append(process)
+        return process
+
+    def start_worker(self, *, role: str = "index", processes: int = 2) -> WorkerProcess:
+        """Start a worker that knows the probes beside its own jobs."""
+        return self.start_process(
+            role,
+            f"--include={PROBES}",
+            f"--concurrency={processes}",
+            f"--hostname={role}@{len(self.workers)}",
+        )
 
     def start_workers(self, number: int, *, processes: int = 2) -> list[WorkerProcess]:
         workers = [self.start_worker(processes=processes) for _ in range(number)]

@@ -82,7 +82,11 @@ def test_a_job_leaves_one_line_in_the_log(workshop: Workshop) -> None:
     workshop.wait_until_settled()
     lines = [line for line in workshop.workers[0].log.read_text().splitlines() if job_id in line]
     (line,) = [json.loads(line) for line in lines]
-    assert (line["event"], line["job"], line["outcome"]) == ("job_ended", "probes.work", "succeeded")
+    assert (line["event"], line["job"], line["outcome"]) == (
+        "job_ended",
+        "probes.work",
+        "succeeded",
+    )
     assert line["seconds"] >= 0.05
 
 

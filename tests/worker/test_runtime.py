@@ -14,8 +14,8 @@ from worker.runtime import LoopThread
 place: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="nowhere")
 
 
-class InterruptedError_(BaseException):  # noqa: N818 - stands for a soft time limit
-    pass
+class InterruptionError(BaseException):
+    """Stands for a soft time limit."""
 
 
 def must_not_be_stuck() -> None:
@@ -32,7 +32,7 @@ def loop() -> Iterator[LoopThread]:
 @pytest.fixture
 def interrupt_after() -> Iterator[None]:
     def interrupt(*_: object) -> None:
-        raise InterruptedError_
+        raise InterruptionError
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     yield
@@ -76,7 +76,7 @@ def test_an_interruption_is_raised_only_after_the_coroutine_has_cleaned_up(
             events.append("cleaned up")
 
     signal.setitimer(signal.ITIMER_REAL, 0.1)
-    with pytest.raises(InterruptedError_):
+    with pytest.raises(InterruptionError):
         loop.run(work(), on_stuck=must_not_be_stuck)
 
     assert events == ["cleaned up"]
@@ -104,7 +104,7 @@ def test_a_coroutine_that_refuses_to_end_is_reported(
 
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     started = time.monotonic()
-    with pytest.raises(InterruptedError_):
+    with pytest.raises(InterruptionError):
         loop.run(refuse(), on_stuck=lambda: reports.append("stuck"))
     release.set()
 
