@@ -52,7 +52,8 @@ async def migrate_online(settings: Settings) -> None:
     )
     try:
         async with engine.connect() as connection, hold_migration_lock(connection):
-            # set_config, because SET takes no parameter.
+            # set_config, because SET takes no parameter. A revision that knows to need longer
+            # than the limits says so itself: SET LOCAL statement_timeout.
             await connection.execute(
                 text("SELECT set_config('lock_timeout', :limit, false)"),
                 {"limit": f"{settings.postgres.lock_timeout_ms}ms"},

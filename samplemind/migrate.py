@@ -38,10 +38,12 @@ async def migrate_postgres(settings: Settings) -> str:
         TransientError: a lock was not free in time, or another deployer took too long.
         ConflictError: the database is at a revision that this installation does not know.
     """
-    pending = await pending_revisions(settings)
-    await asyncio.to_thread(_upgrade, settings)
     head = _newest()
-    _log.info("postgres.migrated", revision=head, applied=pending)
+    pending = await pending_revisions(settings)
+    if pending:
+        # Alembic is synchronous, and its env.py runs an event loop of its own.
+        await asyncio.to_thread(_upgrade, settings)
+        _log.info("postgres.migrated", revision=head, pending=pending)
     return head
 
 
@@ -49,6 +51,7 @@ async def pending_revisions(settings: Settings) -> list[str]:
     """Return the revisions that the database lacks, oldest first.
 
     Raises:
+        StackNotRunningError: the settings have no URL for PostgreSQL.
         StoreUnavailableError: the server did not answer.
         ConflictError: the database is at a revision that this installation does not know.
     """

@@ -42,6 +42,7 @@ from samplemind.errors import (
     PoolTimeoutError,
     SettingsError,
     StoreUnavailableError,
+    TransientError,
 )
 from samplemind.log import get_logger
 
@@ -184,7 +185,7 @@ class ConnectionPool:
                 row = (await session.execute(text(_HEALTH_QUERY))).one()
         except TimeoutError:
             return _unhealthy(f"no answer within {_HEALTH_TIMEOUT_S:.0f} s")
-        except (StoreUnavailableError, PoolTimeoutError) as error:
+        except TransientError as error:
             return _unhealthy(str(error))
         return PoolHealth(
             healthy=True,
