@@ -36,7 +36,7 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
     # Their INFO lines repeat what our own events say, once for each request.
-    for name in ("alembic.runtime.migration", "pymongo", "tornado.access", "amqp", "kombu"):
+    for name in ("alembic", "pymongo", "tornado.access", "amqp", "kombu"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
