@@ -116,20 +116,27 @@ async def test_the_offline_script_makes_the_same_schema(empty_database: Settings
     await _alembic(empty_database, command.check)
 
 
-async def test_two_deployers_at_once_migrate_once(empty_database: Settings) -> None:
+async def test_deployers_at_once_wait_for_each_other_and_migrate_once(
+    empty_database: Settings,
+) -> None:
     variables = {
         f"SAMPLEMIND_{store.value.upper()}_URL": _secret(empty_database.url(store))
         for store in Store
     }
-    deployers = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "alembic", "upgrade", "head"),
-            cwd=MIGRATIONS.parent,
-            env={**os.environ, **variables},
-            stderr=asyncio.subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
+    everything = await pending_revisions(empty_database)
+    async with _engine(empty_database).connect() as connection, hold_migration_lock(connection):
+        deployers = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "alembic", "upgrade", "head"),
+                cwd=MIGRATIONS.parent,
+                env={**os.environ, **variables},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            for _ in range(2)
+        ]
+        for deployer in deployers:
+            assert b"postgres.migration_waits" in await _first_event(deployer)
+        assert await pending_revisions(empty_database) == everything
     ends = await asyncio.gather(*(deployer.communicate() for deployer in deployers))
     assert [deployer.returncode for deployer in deployers] == [0, 0], ends
     assert await pending_revisions(empty_database) == []
@@ -203,6 +210,14 @@ async def test_the_migrations_are_found_in_an_installed_wheel(tmp_path: Path) ->
     )
     assert printed.split() == [str(installed / "migrations"), "001"]
     assert (installed / "migrations" / "script.py.mako").is_file()
+
+
+async def _first_event(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        if b"postgres." in line:
+            return line
+    return b""
 
 
 async def _hold_and_release(connection: AsyncConnection) -> None:
