@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from samplemind.batches.lifecycle import complete_cancellation
+from samplemind.batches.lifecycle import complete_cancellation, finish
 from samplemind.batches.planning import PATIENCE, chunk_bounds
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_item import BatchItem
@@ -54,8 +54,8 @@ async def stalled(
 ) -> list[tuple[UUID, int, int]]:
     """Release lost items and return their chunks, (batch, first, last), to be published again.
 
-    It also completes cancellations and retries that were cut off, and forgets the items of plans
-    that were never completed.
+    It also completes cancellations and retries that were cut off, ends batches whose last worker
+    died before it could, and forgets the items of plans that were never completed.
 
     Raises:
         StoreUnavailableError: MongoDB did not answer; the next run goes on.
@@ -74,6 +74,8 @@ async def stalled(
         await items.reset_due(chunk, moment, findings.due_at[chunk.batch_id])
     for batch_id in findings.reopen:
         await jobs.reopen(batch_id)
+    for batch_id in await jobs.list_open():
+        await finish(connections, batch_id)
     handed_out = [
         chunk
         for chunk in findings.publish

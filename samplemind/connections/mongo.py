@@ -98,7 +98,7 @@ def translating_errors() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise _translate(error) from error
-    except BSONError as error:
+    except (BSONError, OverflowError) as error:  # the latter for an integer beyond 64 bits
         message = f"MongoDB cannot hold this value: {error}"
         raise InvalidInputError(message) from error
 

@@ -97,12 +97,12 @@ class AudioFileRepository:
 
     async def stream_revisions(self) -> AsyncIterator[tuple[UUID, int]]:
         """Yield id and revision of every searchable file in id order, reading the index alone."""
-        cursor = AudioFile.get_pymongo_collection().find(
-            {"status": {"$nin": UNSEARCHABLE}}, {"revision": 1}
-        )
+        # A filter would make MongoDB read the documents; a projection is answered by the index.
+        cursor = AudioFile.get_pymongo_collection().find({}, {"revision": 1, "status": 1})
         with translating_errors():
             async for file in cursor.sort("_id").hint("revisions_by_id"):
-                yield file["_id"], file["revision"]
+                if file["status"] not in UNSEARCHABLE:
+                    yield file["_id"], file["revision"]
 
     async def write_found(self, files: Sequence[AudioFile], now: datetime) -> None:
         """Store what analyses found; a repeat changes nothing.

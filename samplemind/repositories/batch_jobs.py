@@ -65,6 +65,12 @@ class BatchJobRepository:
         with translating_errors():
             return await query.sort("-created_at").limit(limit).to_list()
 
+    async def list_open(self) -> list[UUID]:
+        """Return the ids of all batches that have not ended."""
+        cursor = BatchJob.get_pymongo_collection().find({"state": {"$in": _OPEN}}, {"_id": 1})
+        with translating_errors():
+            return [job["_id"] async for job in cursor]
+
     async def start(self, batch_id: UUID, now: datetime) -> None:
         """Note that the first item is being worked on; only the first call changes anything."""
         await self._change(

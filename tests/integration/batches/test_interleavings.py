@@ -138,11 +138,12 @@ class BatchMachine(RuleBasedStateMachine):
         assert handed_out == ([(self.batch.batch_id, 0, SIZE - 1)] if lost else [])
         for seq in lost:
             self.items[seq] = ModelItem()
+        if self._may_end():
+            self.state = "finished"
 
     @rule()
     def end(self) -> None:
-        is_open = any(item.state in ("pending", "claimed") for item in self.items)
-        expected = self.state in ("pending", "running") and not is_open
+        expected = self._may_end()
         assert self.loop.run(finish(self.connections, self.batch.batch_id)) == expected
         if expected:
             self.state = "finished"
@@ -188,6 +189,10 @@ class BatchMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "batch"):
             self.loop.run(self._forget())
+
+    def _may_end(self) -> bool:
+        is_open = any(item.state in ("pending", "claimed") for item in self.items)
+        return self.state in ("pending", "running") and not is_open
 
     async def _expire(self) -> None:
         await BatchItem.get_pymongo_collection().update_many(

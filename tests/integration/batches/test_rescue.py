@@ -65,6 +65,18 @@ async def test_a_cancellation_that_was_cut_off_is_completed(
     assert (state.state, state.cancelled) == (BatchState.CANCELLED, 1)
 
 
+async def test_a_batch_whose_last_worker_died_before_ending_it_is_ended(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed"), chunk_size=1)
+    running = await bench.plan([Path("/music/a.wav")])
+    await bench.analyze(batch.batch_id, 0, 0)
+    await bench.analyze(batch.batch_id, 1, 1)
+
+    assert await stalled(bench.connections) == []
+
+    assert (await progress(bench.connections, batch.batch_id)).state is BatchState.FINISHED
+    assert (await progress(bench.connections, running.batch_id)).state is BatchState.PENDING
+
+
 async def test_a_retry_that_was_cut_off_is_completed(bench: Any) -> None:
     batch = await bench.plan(bench.write("rejected:unreadable"))
     await bench.analyze(batch.batch_id, 0, 0)
