@@ -11,7 +11,7 @@ from samplemind.audio.spectrum import Floats
 SHORTEST_LOOP_S = 1.2
 FEWEST_LOOP_ONSETS = 4
 TAIL_PART = 5  # the last fifth
-TAIL_FLOOR_DB = -35.0
+TAIL_FLOOR_DB = -22.0  # what rings out has fallen further, what repeats has not
 
 
 @dataclass(frozen=True, slots=True)

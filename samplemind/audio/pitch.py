@@ -21,7 +21,7 @@ FRAME = WINDOW + LONGEST_PERIOD + 1
 FRAME_HOP = 512
 SEARCHED_FRAMES, USED_FRAMES = 60, 8
 FRAME_FLOOR = 0.1  # of the loudest frame's energy
-DIP_THRESHOLD = 0.15
+DIP_THRESHOLD = 0.2
 
 
 @dataclass(frozen=True, slots=True)

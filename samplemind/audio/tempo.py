@@ -29,7 +29,7 @@ HIGH_WEIGHTS = {0.25: 0.204, 0.5: 0.284, 1.0: 0.218}
 AGAINST_WEIGHTS = {1.5: 0.170, 3.0: 0.178, 1 / 3: 0.214, 0.75: 0.215}
 TOLERANCES = (0.992, 1.0, 1.008)
 
-PRIOR_CENTRE_OCTAVES, PRIOR_WIDTH_OCTAVES = -0.047, 0.8  # around 120 BPM
+PRIOR_CENTRE_OCTAVES, PRIOR_WIDTH_OCTAVES = 0.0, 0.8  # around 120 BPM
 RATE_CENTRE_OCTAVES, RATE_WIDTH_OCTAVES = 1.476, 4.085  # onsets a beat
 
 # (beats, bonus, bonus when the tempo is also a whole number)

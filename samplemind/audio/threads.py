@@ -11,12 +11,8 @@ import os
 import sys
 import warnings
 
-THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+READ_BY_NUMPY = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = (*READ_BY_NUMPY, "NUMEXPR_NUM_THREADS")
 
 
 class ThreadLimitWarning(RuntimeWarning):
@@ -31,7 +27,7 @@ def limit_threads() -> bool:
         limits. Otherwise the variables are set for child processes only, a `ThreadLimitWarning`
         is issued, and the result is False.
     """
-    held_before = all(os.environ.get(name) == "1" for name in THREAD_VARIABLES)
+    held_before = all(os.environ.get(name) == "1" for name in READ_BY_NUMPY)
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     if "numpy" not in sys.modules or held_before:
         return True
