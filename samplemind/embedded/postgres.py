@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -30,6 +31,7 @@ DATABASE = "samplemind"
 _SETTINGS_FILE = "samplemind.conf"
 _CONNECT_TIMEOUT_S = 5
 _BACKENDS_GRACE_S = 10
+_POLL_S = 0.05
 
 # Each value stands for a machine of 2 cores and 4 GiB that runs workers as well.
 _SETTINGS: tuple[tuple[str, str, str], ...] = (
@@ -211,7 +213,9 @@ def _clear_stale_lock(data: Path) -> None:
     if not lock.exists():
         return
     # What a killed postmaster leaves notices that within moments.
-    psutil.wait_procs(_processes_in(data), timeout=_BACKENDS_GRACE_S)
+    deadline = time.monotonic() + _BACKENDS_GRACE_S
+    while _processes_in(data) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     pid = int(lock.read_text().split(maxsplit=1)[0])
     if psutil.pid_exists(pid) and not _processes_in(data):
         lock.unlink()

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from samplemind.errors import ServerStartError
 # record is written in between. Should the starter die there, `read` fails and nothing runs.
 _GATE = 'read -r _ && exec "$@" </dev/null'
 _KILL_GRACE_S = 10
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,26 @@ class ProcessRecord:
 
     def stop(self, stop_signal: signal.Signals, grace_s: float) -> None:
         """Ask it to end, wait, and kill it after the grace; a process that is gone is fine."""
-        if not self.is_alive():
-            return
         try:
             process = psutil.Process(self.pid)
+            if not self.is_alive():
+                return
             process.send_signal(stop_signal)
-            if not _wait(process, grace_s):
+            if not self.await_end(grace_s):
                 _kill_family(process)
         except psutil.NoSuchProcess:  # it ended meanwhile
             return
+
+    def await_end(self, timeout_s: float) -> bool:
+        """Wait until it has ended; tell whether it has."""
+        # psutil would wait until the parent has reaped it as well. A parent that died leaves that
+        # to the system's first process, which in a container may never do it.
+        deadline = time.monotonic() + timeout_s
+        while self.is_alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
 
 
 class ManagedProcess:
@@ -171,18 +184,13 @@ class ManagedProcess:
 def _kill_family(process: psutil.Process) -> None:
     # What it started cannot be told to end by it any more.
     family = [process, *process.children(recursive=True)]
+    records = [ProcessRecord.of(member.pid) for member in family]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(family, timeout=_KILL_GRACE_S)
-
-
-def _wait(process: psutil.Process, timeout_s: float) -> bool:
-    try:
-        process.wait(timeout_s)
-    except psutil.TimeoutExpired:
-        return process.status() == psutil.STATUS_ZOMBIE
-    return True
+    for record in records:
+        if record is not None:
+            record.await_end(_KILL_GRACE_S)
 
 
 def _start_mark(pid: int) -> str | None:

@@ -1,9 +1,11 @@
 """Rows in every store that keeps data, and the processes of a stack, for tests that kill it."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ from pydantic import SecretStr
 from pymongo import MongoClient
 
 from samplemind.embedded.home import StackHome
+from samplemind.embedded.process import ProcessRecord
 from samplemind.endpoints import Store
 
 Urls = Mapping[Store, SecretStr]
@@ -53,24 +56,24 @@ class Rows:
         return rows
 
 
-def processes_of(home: Path) -> list[psutil.Process]:
+def processes_of(home: Path) -> list[ProcessRecord]:
     """Return every living process that the home has on record, with all that they started."""
-    found: list[psutil.Process] = []
+    found: list[ProcessRecord] = []
     for managed in StackHome(home).processes():
         record = managed.record
         if record is not None and record.is_alive():
-            process = psutil.Process(record.pid)
-            found += [process, *process.children(recursive=True)]
+            children = psutil.Process(record.pid).children(recursive=True)
+            family = [ProcessRecord.of(child.pid) for child in children]
+            found += [record, *(child for child in family if child is not None)]
     return found
 
 
-def kill_all(processes: list[psutil.Process]) -> None:
-    """Kill them so that none can do anything more."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+def kill_all(records: Sequence[ProcessRecord]) -> None:
+    """Kill them at once, so that none can do anything more."""
+    for record in records:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGKILL)
+    assert all(record.await_end(20) for record in records)
 
 
 @pytest.fixture

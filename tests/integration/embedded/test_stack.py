@@ -19,11 +19,25 @@ from redis.retry import Retry
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.passwords import load_passwords
 from samplemind.embedded.ports import Ports
+from samplemind.embedded.process import ProcessRecord
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import ServerStartError
 from samplemind.settings import Settings
 from tests.integration.embedded.conftest import Rows, kill_all, processes_of
+
+_STARTER = """
+import sys
+from pathlib import Path
+from samplemind.embedded.stack import EmbeddedStack
+from samplemind.endpoints import Store
+
+stack = EmbeddedStack(Path(sys.argv[1]), [Store.CACHE])
+stack.start()
+print(stack.owned, flush=True)
+sys.stdin.read()
+stack.stop()
+"""
 
 _ROW_IN_EACH = ["row", "row", "row"]
 
@@ -46,7 +60,7 @@ def test_servers_that_survived_their_owner_are_replaced_and_have_all_data(home, 
     owner.wait()
     with EmbeddedStack(home) as stack:
         assert Rows.read(stack.start()) == _ROW_IN_EACH
-        assert not any(process.is_running() for process in survivors)
+        assert not any(process.is_alive() for process in survivors)
 
 
 def test_a_stop_ends_what_survived_its_owner(home, owner):
@@ -54,27 +68,25 @@ def test_a_stop_ends_what_survived_its_owner(home, owner):
     owner.kill()
     owner.wait()
     EmbeddedStack(home).stop()
-    assert not any(process.is_running() for process in survivors)
+    assert not any(process.is_alive() for process in survivors)
     assert read_endpoints(home) == {}
 
 
 def test_a_stack_of_a_living_owner_is_found_and_left_running(stack: Settings):
-    running = processes_of(stack.home)
+    def records() -> list[ProcessRecord | None]:
+        return [process.record for process in StackHome(stack.home).processes()]
+
+    before = records()
     with EmbeddedStack(stack.home) as found:
         assert not found.owned
         assert found.start() == read_endpoints(stack.home)
     EmbeddedStack(stack.home).stop()
-    assert [process.pid for process in processes_of(stack.home)][:1] == [running[0].pid]
-    assert read_endpoints(stack.home)
+    assert records() == before
+    assert all(record is not None and record.is_alive() for record in before)
 
 
 def test_two_starts_at_once_make_one_stack(home):
-    code = (
-        "import sys; from pathlib import Path; from samplemind.embedded.stack import *;"
-        "stack = EmbeddedStack(Path(sys.argv[1]), [Store.CACHE]); stack.start();"
-        "print(stack.owned, flush=True); sys.stdin.read(); stack.stop()"
-    )
-    command = [sys.executable, "-c", code, str(home)]
+    command = [sys.executable, "-c", _STARTER, str(home)]
     programs = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -91,7 +103,7 @@ def test_a_stop_leaves_no_process(home):
     running = processes_of(home)
     stack.stop()
     stack.stop()
-    assert not any(process.is_running() for process in running)
+    assert not any(process.is_alive() for process in running)
     assert processes_of(home) == []
 
 
@@ -170,7 +182,9 @@ def test_no_server_answers_without_its_password(stack: Settings):
 
 def test_no_password_is_on_a_command_line(stack: Settings):
     secrets = [password.get_secret_value() for password in load_passwords(stack.home).values()]
-    lines = [" ".join(process.cmdline()) for process in processes_of(stack.home)]
+    lines = [
+        " ".join(psutil.Process(process.pid).cmdline()) for process in processes_of(stack.home)
+    ]
     assert lines
     assert not any(secret in line for secret in secrets for line in lines)
 
@@ -179,7 +193,7 @@ def test_servers_listen_on_loopback_only(stack: Settings):
     listening = {
         connection.laddr.ip
         for process in processes_of(stack.home)
-        for connection in process.net_connections("inet")
+        for connection in psutil.Process(process.pid).net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening == {"127.0.0.1"}

@@ -62,9 +62,10 @@ def test_a_program_does_not_run_before_its_record_is_written(tmp_path):
     marker = tmp_path / "ran"
     missing = tmp_path / "missing" / "probe.pid"
     process = ManagedProcess("probe", missing, tmp_path / "probe.log")
+    before = set(psutil.Process().children())
     with pytest.raises(FileNotFoundError):
         process.spawn(["/bin/touch", str(marker)])
-    psutil.wait_procs(psutil.Process().children(), timeout=10)
+    psutil.wait_procs(set(psutil.Process().children()) - before, timeout=10)
     assert not marker.exists()
 
 

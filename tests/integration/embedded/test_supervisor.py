@@ -1,0 +1,131 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from samplemind.embedded.home import HomeLock, StackHome
+from samplemind.embedded.process import ProcessRecord
+from samplemind.embedded.services import Service, list_services
+from samplemind.endpoints import read_endpoints
+from samplemind.settings import load_settings
+from tests.integration.embedded.conftest import Rows, kill_all, processes_of
+
+_STORES = ("postgres", "mongo", "broker", "cache")
+_PROCESSES = ("console", "audio", "index", "beat")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(home: Path) -> Iterator[Run]:
+    """Call `samplemind` as an operator would, and take down at the end what it started."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "samplemind", *arguments],
+            env={**os.environ, "SAMPLEMIND_HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    yield call
+    call("down")
+
+
+def _services(home: Path) -> dict[str, Service]:
+    settings = load_settings().model_copy(update={"home": home})
+    return {service.name: service for service in list_services(settings)}
+
+
+def _await(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def _supervisor(home: Path) -> ProcessRecord:
+    owner = HomeLock(StackHome(home)).owner()
+    assert owner is not None
+    return owner
+
+
+def test_an_up_that_fails_says_what_and_leaves_nothing_running(run: Run, home: Path):
+    (home / "data" / "broker").mkdir(parents=True)
+    (home / "data" / "broker" / "appendonlydir").write_text("not a directory")
+    failed = run("up", "--detach", "--stores-only")
+    assert failed.returncode == 1
+    assert "broker server ended at its start" in failed.stderr
+    assert "appendonlydir" in failed.stderr
+    assert processes_of(home) == []
+    assert HomeLock(StackHome(home)).owner() is None
+
+
+def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes_down(
+    run: Run, home: Path
+):
+    first = run("up", "--detach")
+    assert first.returncode == 0, first.stderr
+    services = _services(home)
+    assert list(services) == [*_STORES, *_PROCESSES]
+    assert all(service.healthy and service.pid for service in services.values())
+    passwords = json.loads((home / "passwords.json").read_text()).values()
+    assert not any(password in first.stdout for password in passwords)
+    Rows.write(read_endpoints(home))
+
+    # A second one finds the first.
+    supervisor = _supervisor(home)
+    again = run("up", "--detach")
+    assert again.returncode == 0
+    assert "running already" in again.stdout
+    assert _supervisor(home) == supervisor
+
+    # What dies is started again.
+    for name in ("broker", "index"):
+        pid = services[name].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    _await(
+        lambda: all(
+            service.healthy
+            and (name not in ("broker", "index") or service.pid != services[name].pid)
+            for name, service in _services(home).items()
+        ),
+        "broker and index were not started again",
+    )
+
+    # The next one recovers from a kill of everything.
+    kill_all([_supervisor(home), *processes_of(home)])
+    assert not any(service.healthy for service in _services(home).values())
+    second = run("up", "--detach")
+    assert second.returncode == 0, second.stderr
+    assert Rows.read(read_endpoints(home)) == ["row", "row", "row"]
+
+    # What outlived its supervisor is stopped too: nobody would look after it.
+    survivors = processes_of(home)
+    kill_all([_supervisor(home)])
+    assert run("down").returncode == 0
+    assert not any(process.is_alive() for process in survivors)
+
+
+def test_status_and_down_of_a_stack_without_processes(run: Run, home: Path):
+    assert run("up", "--detach", "--stores-only").returncode == 0
+    status = run("status", "--json")
+    assert status.returncode == 0
+    answer = json.loads(status.stdout)
+    assert answer["healthy"] is True
+    assert [service["name"] for service in answer["services"]] == list(_STORES)
+    running = [_supervisor(home), *processes_of(home)]
+    assert run("down").returncode == 0
+    assert not any(process.is_alive() for process in running)
+    assert run("down").returncode == 0
+    down = run("status", "--json")
+    assert down.returncode == 1
+    assert json.loads(down.stdout)["healthy"] is False
