@@ -12,7 +12,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.schema import SchemaItem
 
-from samplemind.connections.postgres import create_unpooled_engine
+from samplemind.connections.postgres_engine import create_unpooled_engine
 from samplemind.errors import StackNotRunningError
 from samplemind.log import configure_logging
 from samplemind.migration_lock import hold_migration_lock

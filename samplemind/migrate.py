@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from samplemind.connections.postgres import create_unpooled_engine
+from samplemind.connections.postgres_engine import create_unpooled_engine
 from samplemind.errors import ConflictError, StackNotRunningError
 from samplemind.log import get_logger
 from samplemind.settings import Settings

@@ -17,8 +17,6 @@ from typing import TypeVar, cast
 
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -26,7 +24,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -35,12 +33,12 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from samplemind.connections.postgres_engine import connect_arguments, parse_database_url
 from samplemind.connections.postgres_errors import translate_errors
 from samplemind.connections.query_timing import QueryTimer
 from samplemind.errors import (
     CommitOutcomeUnknownError,
     PoolTimeoutError,
-    SettingsError,
     StoreUnavailableError,
     TransientError,
 )
@@ -51,8 +49,6 @@ T = TypeVar("T")
 _HEALTH_TIMEOUT_S = 5.0
 _RETRY_BASE_S = 0.1
 _RETRY_MAX_S = 5.0
-# A peer that vanished without a word (a host that lost power) is noticed after about this long.
-_PEER_TIMEOUT_MS = 30_000
 
 _log = get_logger(__name__)
 
@@ -282,7 +278,7 @@ def init_connection_pool(
         # The connection used last is used next, so that a quiet pool lets the others grow old.
         pool_use_lifo=True,
         hide_parameters=True,
-        connect_args=_connect_arguments(connect_timeout_s, statement_timeout_ms, application_name),
+        connect_args=connect_arguments(connect_timeout_s, statement_timeout_ms, application_name),
     )
     translate_errors(engine.sync_engine)
     return ConnectionPool(
@@ -291,52 +287,6 @@ def init_connection_pool(
         slow_query_ms=slow_query_ms,
         retry_attempts=retry_attempts,
     )
-
-
-def create_unpooled_engine(
-    database_url: str | SecretStr,
-    *,
-    connect_timeout_s: int = 5,
-    statement_timeout_ms: int = 0,
-    application_name: str = "samplemind",
-) -> AsyncEngine:
-    """Make an engine whose connections are closed after use, for migrations and other one-offs."""
-    engine = create_async_engine(
-        parse_database_url(database_url),
-        poolclass=NullPool,
-        hide_parameters=True,
-        connect_args=_connect_arguments(connect_timeout_s, statement_timeout_ms, application_name),
-    )
-    translate_errors(engine.sync_engine)
-    return engine
-
-
-def parse_database_url(database_url: str | SecretStr) -> URL:
-    """Return the URL for the asynchronous psycopg driver, whichever driver it names.
-
-    Raises:
-        SettingsError: it cannot be read; the message does not repeat it.
-    """
-    raw = database_url.get_secret_value() if isinstance(database_url, SecretStr) else database_url
-    try:
-        url = make_url(raw)
-    except (ArgumentError, ValueError):
-        # The cause would print the password.
-        message = "the PostgreSQL URL cannot be read: postgresql://user:password@host:port/database"
-        raise SettingsError(message) from None
-    return url.set(drivername="postgresql+psycopg")
-
-
-def _connect_arguments(
-    connect_timeout_s: int, statement_timeout_ms: int, application_name: str
-) -> dict[str, str | int]:
-    return {
-        "application_name": application_name,
-        "connect_timeout": connect_timeout_s,
-        "keepalives_idle": _PEER_TIMEOUT_MS // 1000,
-        "tcp_user_timeout": _PEER_TIMEOUT_MS,
-        "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC",
-    }
 
 
 async def _commit(session: AsyncSession) -> None:

@@ -12,12 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from samplemind.connections import postgres, query_timing
-from samplemind.connections.postgres import (
-    ConnectionPool,
-    create_unpooled_engine,
-    init_connection_pool,
-    parse_database_url,
-)
+from samplemind.connections.postgres import ConnectionPool, init_connection_pool
+from samplemind.connections.postgres_engine import create_unpooled_engine, parse_database_url
 from samplemind.connections.resources import Connections
 from samplemind.endpoints import Store
 from samplemind.models.user import User

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import CheckConstraint, Executable, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from samplemind.connections.postgres import create_unpooled_engine
+from samplemind.connections.postgres_engine import create_unpooled_engine
 from samplemind.endpoints import Store
 from samplemind.errors import ConflictError, TransientError
 from samplemind.migrate import MIGRATIONS, alembic_config, migrate_postgres, pending_revisions

@@ -3,7 +3,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from samplemind.connections.postgres import init_connection_pool, parse_database_url
+from samplemind.connections.postgres import init_connection_pool
+from samplemind.connections.postgres_engine import parse_database_url
 from samplemind.connections.postgres_errors import translated
 from samplemind.connections.query_timing import WINDOW, QueryTimer, printable_statement
 from samplemind.errors import (
