@@ -116,18 +116,39 @@ class AudioFileRepository:
         """
         if not files:
             return
-        writes = [
-            UpdateOne({"_id": file.id}, write_pipeline(file, now), upsert=True) for file in files
-        ]
-        collection = AudioFile.get_pymongo_collection()
         with translating_errors():
-            try:
-                await collection.bulk_write(writes, ordered=False)
-            except BulkWriteError as error:
-                if not is_duplicate(error):
-                    raise
-                # Two workers inserted the same new file at once: now it exists, so this updates.
-                await collection.bulk_write(writes, ordered=False)
+            stored = await self._insert_missing(files, now)
+            if stored:
+                await AudioFile.get_pymongo_collection().bulk_write(
+                    [
+                        UpdateOne({"_id": file.id}, write_pipeline(file, now), upsert=True)
+                        for file in stored
+                    ],
+                    ordered=False,
+                )
+
+    async def _insert_missing(self, files: Sequence[AudioFile], now: datetime) -> list[AudioFile]:
+        """Insert the files that are new; return the others, and all where somebody was faster.
+
+        Most files of a batch are new, and an insert takes half of what a decision there takes.
+        """
+        collection = AudioFile.get_pymongo_collection()
+        cursor = collection.find({"_id": {"$in": [file.id for file in files]}}, {"_id": 1})
+        present = {file["_id"] async for file in cursor}
+        first: Fields = {"revision": 1, "created_at": now, "updated_at": now}
+        new = [
+            file.model_dump(mode="python", by_alias=True) | first
+            for file in files
+            if file.id not in present
+        ]
+        try:
+            if new:
+                await collection.insert_many(new, ordered=False)
+        except BulkWriteError as error:
+            if not is_duplicate(error):
+                raise
+            return list(files)
+        return [file for file in files if file.id in present]
 
 
 def write_pipeline(file: AudioFile, now: datetime) -> list[Fields]:
