@@ -20,7 +20,7 @@ from samplemind.documents.batch_item import ItemError, ItemState
 from samplemind.documents.text import store_path
 
 if TYPE_CHECKING:
-    # It loads numpy and scipy's filters, which a service that only submits batches never needs.
+    # It loads scipy's filters, which a service that only submits batches never needs.
     from samplemind.audio.analysis import FileAnalysis
     from samplemind.audio.measure import Measurements
 
@@ -228,7 +228,8 @@ def _headline(measured: "Measurements | None") -> dict[str, Any]:
         "tempo_alternative_bpm": measured.tempo_alternative_bpm,
         "key": measured.key,
         "key_confidence": measured.key_confidence,
-        "key_relative": measured.key_relative,
+        # Without the key that it is relative to it would mean nothing.
+        "key_relative": measured.key_relative if measured.key else None,
         "root_note": measured.root_note,
         "loudness_lufs": measured.loudness_lufs,
     }

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from samplemind.batches import ItemOutcome, claim, extend, record, release
+from samplemind.batches import ItemOutcome, claim, extend, finish, record, release
 from samplemind.batches.claims import Claim
 from samplemind.documents import ItemState
 
@@ -58,6 +58,19 @@ async def test_two_workers_that_store_the_same_items_at_once_count_them_once(ben
         *(record(bench.connections, taken, done(taken)) for _ in range(4))
     )
     assert sum(count.finished for count in counts) == len(taken.items)
+
+
+async def test_two_workers_with_the_same_message_end_each_item_once(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 40), chunk_size=40)
+    reports = await asyncio.gather(
+        *(bench.analyze(batch.batch_id, 0, 39, "the same job") for _ in range(3))
+    )
+    assert sum(report.ended.get(ItemState.DONE, 0) for report in reports) <= 40
+    assert await bench.states(batch.batch_id) == ["done"] * 40
+    assert len(await bench.results()) == 40
+    assert [file.revision for file in await bench.files()] == [1] * 40
+    endings = await asyncio.gather(*(finish(bench.connections, batch.batch_id) for _ in range(3)))
+    assert sorted(endings) == [False, False, True]
 
 
 async def test_what_is_given_back_can_be_claimed_at_once(bench: Any) -> None:
