@@ -1,4 +1,4 @@
-"""Grooves that Debian's `mma` writes and `fluidsynth` renders: exact tempo and key, not of our make.
+"""Grooves that Debian's `mma` writes and `fluidsynth` renders: tempo and key are exact.
 
 Nothing in the analysis was fitted on them. Compound and triple metres are left out: which of their
 pulses is the beat is a matter of taste.

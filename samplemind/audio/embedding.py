@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samplemind.audio.key import PitchClasses
+from samplemind.audio.onsets import ATTACK_LEVEL
 from samplemind.audio.pitch import Pitch
 from samplemind.audio.spectrum import (
     FRAMES_PER_SECOND,
@@ -34,7 +35,6 @@ DIMENSIONS = 128
 PICTURE_EDGES = (0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48, 64, 86, 115, 150, 200)  # frames
 PICTURE_BANDS = 32
 PICTURE_FLOOR_DB = 50.0
-ATTACK_LEVEL = 0.1  # of the loudest frame's amplitude
 DECAYS_DB = (6, 10, 20, 30, 40)
 RHYTHM_LAGS_S = tuple(0.08 * 2 ** (step / 4) for step in range(20))  # 0.08 s to 2.15 s
 CLIP_DEVIATIONS = 5.0

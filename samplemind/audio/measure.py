@@ -28,7 +28,7 @@ from samplemind.audio.key import (
 from samplemind.audio.kind import KindGuess, guess_kind, tail_level_db
 from samplemind.audio.loudness import LoudnessKind, measure_loudness, measure_rms_dbfs
 from samplemind.audio.measurements import Measurements, Sound
-from samplemind.audio.onsets import find_onsets, onset_matrix
+from samplemind.audio.onsets import begins_at_once, find_onsets, onset_matrix
 from samplemind.audio.pitch import Pitch, estimate_pitch, note_name
 from samplemind.audio.spectrum import (
     ANALYSIS_RATE_HZ,
@@ -173,6 +173,7 @@ def _describe(sound: Sound, found: _Findings) -> Measurements:
     shown_key = key.name if key and key.confidence >= KEY_SHOWN_FROM else None
     root = found.pitch if kind.kind is Kind.ONE_SHOT else None
     clear_root = root if root and root.confidence >= ROOT_SHOWN_FROM else None
+    onset_count = len(found.onsets) + begins_at_once(found.frames.energy, found.onsets)
     blocks = _blocks(found)
     return Measurements(
         loudness_lufs=loudness.lufs,
@@ -196,8 +197,8 @@ def _describe(sound: Sound, found: _Findings) -> Measurements:
         root_note_confidence=root.confidence if root else 0.0,
         root_frequency_hz=clear_root.frequency_hz if clear_root else None,
         tuning_cents=found.pitch_classes.tuning_cents,
-        onset_count=len(found.onsets),
-        onset_rate_hz=len(found.onsets) * FRAMES_PER_SECOND / len(found.frames),
+        onset_count=onset_count,
+        onset_rate_hz=onset_count * FRAMES_PER_SECOND / len(found.frames),
         spectral=_spectral_statistics(found.frames),
         mfcc_mean=found.cepstrum.mean(axis=0),
         mfcc_std=found.cepstrum.std(axis=0),

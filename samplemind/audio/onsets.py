@@ -15,6 +15,7 @@ MEAN_S = 0.2
 PEAK_OVER_MEAN = 0.06  # of the envelope's largest value
 CLOSEST_S = 0.05
 SMALLEST_FLUX = 1e-6
+ATTACK_LEVEL = 0.1  # of the loudest frame's amplitude
 
 
 def onset_matrix(log_mel: Floats) -> Floats:
@@ -35,6 +36,17 @@ def moving_mean(values: Floats, width: int) -> Floats:
     cumulative = np.cumsum(np.pad(values.astype(np.float64), (half + 1, half)))
     mean: Floats = ((cumulative[width:] - cumulative[:-width]) / width).astype(np.float32)
     return mean
+
+
+def begins_at_once(energy: Floats, onsets: NDArray[np.intp]) -> bool:
+    """Whether a sound is loud from its first frames, where the flux has nothing to compare with.
+
+    Args:
+        energy: of each frame.
+        onsets: what `find_onsets` found.
+    """
+    loud = bool(energy[:FLUX_LAG].max() >= ATTACK_LEVEL**2 * energy.max())
+    return loud and not bool((onsets <= 2 * FLUX_LAG).any())
 
 
 def find_onsets(envelope: Floats) -> NDArray[np.intp]:
