@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from samplemind.cli.output import console, json_option, print_json
 from samplemind.embedded.checks import Finding, Verdict, examine
+from samplemind.embedded.home import StackHome
 from samplemind.embedded.probes import address_of
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.settings import Settings, load_settings, variable_names
@@ -45,6 +46,7 @@ class EffectiveSetting:
 def doctor(context: click.Context, as_json: bool) -> None:
     """Check settings, servers, disk and clock; exit 1 if something must be mended."""
     settings = load_settings()
+    StackHome(settings.home).require_access()
     findings = examine(settings)
     effective = list(effective_settings(settings, read_endpoints(settings.home)))
     sound = all(finding.verdict is not Verdict.FAIL for finding in findings)

@@ -1,10 +1,12 @@
 """`samplemind up`, `down` and `status`: start, stop and look at what runs the platform."""
 
+import importlib
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
@@ -42,8 +44,7 @@ def up(detach: bool, stores_only: bool) -> None:
     Stores with a URL in the settings are used as they are; the others are started here, with
     their data in SAMPLEMIND_HOME.
     """
-    settings = load_settings()
-    home = StackHome(settings.home)
+    settings, home = _home()
     supervisor = living_supervisor(home)
     if supervisor is not None:
         _await_running(home, supervisor)
@@ -57,8 +58,7 @@ def up(detach: bool, stores_only: bool) -> None:
 @click.command()
 def down() -> None:
     """Stop what `up` started; with nothing running that is done at once."""
-    settings = load_settings()
-    home = StackHome(settings.home)
+    settings, home = _home()
     stack = EmbeddedStack(settings.home)
     supervisor = living_supervisor(home)
     if supervisor is None:
@@ -75,7 +75,8 @@ def down() -> None:
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """Show each service with address, pid and health; exit 1 unless all are healthy."""
-    services = list_services(load_settings())
+    settings, _ = _home()
+    services = list_services(settings)
     healthy = all(service.healthy for service in services)
     if as_json:
         print_json({"healthy": healthy, "services": [asdict(service) for service in services]})
@@ -84,10 +85,20 @@ def status(context: click.Context, as_json: bool) -> None:
     context.exit(0 if healthy else 1)
 
 
+def _home() -> tuple[Settings, StackHome]:
+    settings = load_settings()
+    home = StackHome(settings.home)
+    home.require_access()
+    return settings, home
+
+
 def _run_here(settings: Settings, *, stores_only: bool) -> None:
-    from samplemind.cli.migrate import run_migrations
+    # The drivers take as long to load as the stores to start: both at once.
+    Thread(target=importlib.import_module, args=("samplemind.cli.migrate",), daemon=True).start()
 
     def migrate(complete: Settings) -> None:
+        from samplemind.cli.migrate import run_migrations
+
         run_migrations(complete)
 
     def announce(complete: Settings) -> None:

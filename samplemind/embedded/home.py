@@ -53,6 +53,24 @@ class StackHome:
             message = f"the home {self.path} cannot be used: {error.strerror} ({error.filename})"
             raise ServerStartError(message) from error
 
+    def require_access(self) -> None:
+        """Check that this account may use the home, if there is one.
+
+        Raises:
+            ServerStartError: it belongs to another account.
+        """
+        for place in (self.path, self.run):
+            try:
+                usable = not place.exists() or os.access(place, os.R_OK | os.W_OK | os.X_OK)
+            except PermissionError:
+                usable = False
+            if not usable:
+                message = (
+                    f"{place} belongs to another account: run as that one, or choose another "
+                    "home with SAMPLEMIND_HOME"
+                )
+                raise ServerStartError(message)
+
     def processes(self) -> list[ManagedProcess]:
         """Return every process on record, running or not."""
         return [self.process(path.stem) for path in sorted(self.run.glob("*.pid"))]

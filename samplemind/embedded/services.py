@@ -44,14 +44,27 @@ class Service:
 
 def list_services(settings: Settings) -> list[Service]:
     """Return the state of the stores, then of the platform's processes."""
+    return [*list_stores(settings), *list_processes(settings)]
+
+
+def list_stores(settings: Settings) -> list[Service]:
+    """Return the state of each store, as it tells when asked."""
     home = StackHome(settings.home)
     urls = store_urls(settings)
     with ThreadPoolExecutor(max_workers=len(Store)) as pool:
-        stores = list(pool.map(lambda store: _store(home, store, urls.get(store)), Store))
+        return list(pool.map(lambda store: _store(home, store, urls.get(store)), Store))
+
+
+def list_processes(settings: Settings) -> list[Service]:
+    """Return the state of each process by its sign of life.
+
+    They are those that a supervisor runs here; without one all roles, which may run elsewhere.
+    """
+    home = StackHome(settings.home)
     roles = supervised_roles(home)
     shown = ROLES if roles is None else roles
-    signs = _read_signs(urls.get(Store.BROKER), shown)
-    return stores + [_process(home, settings, role, signs.get(role)) for role in shown]
+    signs = _read_signs(store_urls(settings).get(Store.BROKER), shown)
+    return [_process(home, settings, role, signs.get(role)) for role in shown]
 
 
 def store_urls(settings: Settings) -> dict[Store, SecretStr]:

@@ -23,7 +23,7 @@ from samplemind.embedded.platform import (
 )
 from samplemind.embedded.ports import Ports
 from samplemind.embedded.process import ManagedProcess
-from samplemind.embedded.services import Service, list_services
+from samplemind.embedded.services import Service, list_processes
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store
 from samplemind.errors import SampleMindError, ServerStartError
@@ -158,7 +158,7 @@ class Supervisor:
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while True:
-            ill = [service for service in list_services(self._settings) if not service.healthy]
+            ill = [service for service in list_processes(self._settings) if not service.healthy]
             if not ill:
                 return
             late = time.monotonic() > deadline

