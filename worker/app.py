@@ -6,7 +6,6 @@ process that runs jobs counts, and no other. Jobs and the beat table are named a
 run from `tasks` to `worker`, never back.
 """
 
-import ssl
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +13,7 @@ from celery import Celery, signals
 from kombu import Queue as BoundQueue
 
 import worker.transport
-from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_for, transport_options
+from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_for, tls_options, transport_options
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
 from worker.drain import Drain
@@ -40,7 +39,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 def _broker(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": _url(settings),
-        "broker_use_ssl": _tls(settings),
+        "broker_use_ssl": tls_options(settings.broker),
         "broker_transport_options": transport_options(settings.broker),
         # A worker that starts before Redis waits for it, and one that lost Redis never gives up:
         # Celery's own bound is a hundred attempts, after which the process exits.
@@ -54,7 +53,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
 def _results(settings: Settings) -> dict[str, Any]:
     return {
         "result_backend": _url(settings),
-        "redis_backend_use_ssl": _tls(settings),
+        "redis_backend_use_ssl": tls_options(settings.broker),
         "result_backend_transport_options": {
             "global_keyprefix": KEY_PREFIX,
             # Storing a failure may wait this long for Redis; it happens in the main loop when a
@@ -137,12 +136,6 @@ def _beat() -> dict[str, Any]:
 def _url(settings: Settings) -> str | None:
     url = settings.broker.url
     return None if url is None else url.get_secret_value()
-
-
-def _tls(settings: Settings) -> dict[str, Any] | None:
-    # Celery asks for this beside rediss://, and would otherwise not check the certificate.
-    encrypted = (_url(settings) or "").startswith("rediss://")
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if encrypted else None
 
 
 def _route(name: str, *_: object, **__: object) -> dict[str, str]:

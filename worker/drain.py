@@ -1,8 +1,8 @@
 """How a worker leaves: it takes nothing new, lets running jobs end, and gives the rest back.
 
-The first SIGTERM or SIGINT starts the drain. The worker leaves when its last job has ended, or
-after `worker.drain_s` seconds, when the processes of unfinished jobs are killed and their messages
-go back to the queue at once. A second signal ends the waiting.
+The first SIGTERM, SIGINT or SIGHUP starts the drain. The worker leaves when its last job has ended,
+or after `worker.drain_s` seconds, when the processes of unfinished jobs are killed and their
+messages go back to the queue at once. A second signal ends the waiting.
 
 Celery's soft shutdown sleeps its whole time inside the signal handler, even if the last job ends
 meanwhile, and notices no job that does. Here the handler only sets a flag; the main loop goes on,
@@ -28,7 +28,7 @@ from worker import deliveries
 from worker.broker import connect_broker
 
 _PACE_S = 0.5
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _log = get_logger(__name__)
 

@@ -92,26 +92,32 @@ class Renewal(threading.Thread):
         self._pace_s = broker.lease_renewal_s
         self._client = connect_broker(broker)
         self._ended = threading.Event()
+        self._renewed_at = time.monotonic()
+        self._held = 0
         self.loop_seen_at: float | None = None
         """When the main loop last drew up the leases; none while it waits for a connection."""
 
     def run(self) -> None:
         """Go on until `finish`."""
-        renewed_at, held = time.monotonic(), 0
         while not self._ended.wait(self._pace_s):
-            if self._is_loop_stuck():
-                _log.critical("main_loop_stuck", consequence="its jobs are given to others")
-                continue
-            try:
-                ledger.tell(self._client)
-                ledger.renew(self._client)
-            except RedisError as error:
-                _log.warning("leases_not_renewed", error=str(error))
-                continue
-            now = time.monotonic()
-            if now - renewed_at > self._lease_s and held:
-                _log.warning("leases_lapsed", seconds=round(now - renewed_at, 1), messages=held)
-            renewed_at, held = now, len(ledger.held)
+            self.run_once()
+
+    def run_once(self) -> None:
+        """Renew now, unless the main loop is stuck."""
+        if self._is_loop_stuck():
+            _log.critical("main_loop_stuck", consequence="its jobs are given to others")
+            return
+        try:
+            ledger.tell(self._client)
+            ledger.renew(self._client)
+        except RedisError as error:
+            _log.warning("leases_not_renewed", error=str(error))
+            return
+        now = time.monotonic()
+        if self._held and now - self._renewed_at > self._lease_s:
+            seconds = round(now - self._renewed_at, 1)
+            _log.warning("leases_lapsed", seconds=seconds, messages=self._held)
+        self._renewed_at, self._held = now, len(ledger.held)
 
     def _is_loop_stuck(self) -> bool:
         seen_at = self.loop_seen_at

@@ -5,6 +5,10 @@ Invariant: a job leaves one line, written by `worker.task`; Celery's own lines f
 """
 
 import logging
+import warnings
+
+from billiard.util import get_logger as get_pool_logger
+from celery.exceptions import CPendingDeprecationWarning
 
 _LEVELS = {
     "celery.app.trace": logging.WARNING,
@@ -18,3 +22,10 @@ def quiet_celery() -> None:
     """Raise the level of the loggers that speak once for every job, or without need."""
     for name, level in _LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    # The pool's logger keeps its records to itself; without a handler they come out unformatted.
+    pool_logger = get_pool_logger()
+    pool_logger.propagate = True
+    pool_logger.setLevel(logging.WARNING)
+    # Issued at each reconnect, even where the setting that it advises is made. Celery resets the
+    # filters before it sets up logging, so this is the place.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)

@@ -25,7 +25,7 @@ _USAGE = f"usage: python -m worker.main {{{','.join(ROLES)}}} [CELERY ARGUMENTâ€
 
 
 def main(arguments: list[str]) -> int:
-    """Run the process of the role that is named first; return its exit code."""
+    """Run the process of the role that is named first; return its exit code, or exit with it."""
     if not arguments or arguments[0] not in ROLES:
         print(_USAGE, file=sys.stderr)  # noqa: T201
         return 2
@@ -38,8 +38,10 @@ def main(arguments: list[str]) -> int:
     configure_logging(settings.log)
     _prepare(settings)
     if role.name == CONSOLE:
-        return _run_console(settings)
-    return _run_celery(role, settings, arguments[1:])
+        _run_console(settings)
+    else:
+        _run_celery(role, settings, arguments[1:])
+    return 0
 
 
 def _prepare(settings: Settings) -> None:
@@ -47,29 +49,26 @@ def _prepare(settings: Settings) -> None:
     run_directory(settings).mkdir(parents=True, exist_ok=True)
 
 
-def _run_celery(role: Role, settings: Settings, extra: list[str]) -> int:
-    from celery.exceptions import CPendingDeprecationWarning
+def _run_celery(role: Role, settings: Settings, extra: list[str]) -> None:
+    from celery.bin.celery import celery as command_line
     from celery.platforms import SecurityWarning
 
     from worker.app import app
 
     # Running as root is the operator's choice, and no message can bring code: only JSON is taken.
     warnings.simplefilter("ignore", SecurityWarning)
-    # At each reconnect, even where the setting that it advises is made.
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     for module in role.preload:
         importlib.import_module(module)
     if role.name == BEAT:
         app.conf.beat_schedule = _load(SCHEDULE)
-    code = app.start([*role.arguments(settings), *extra])
-    return int(code or 0)
+    # Not app.start(): it forgets the exit code, and a worker that failed would look well.
+    command_line.main(args=["--app=worker.app", *role.arguments(settings), *extra])
 
 
-def _run_console(settings: Settings) -> int:
+def _run_console(settings: Settings) -> None:
     from worker.console import serve
 
     serve(settings)
-    return 0
 
 
 def _load(path: str) -> object:

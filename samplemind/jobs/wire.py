@@ -4,6 +4,7 @@ Invariant: both sides take these from here, so a message that is published is a 
 worker consumes. This module never imports Celery or Kombu; it holds plain values for them.
 """
 
+import ssl
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -68,3 +69,9 @@ def transport_options(broker: BrokerSettings) -> dict[str, Any]:
         # A worker of several queues takes from the first that has something.
         "queue_order_strategy": "priority",
     }
+
+
+def tls_options(broker: BrokerSettings) -> dict[str, Any] | None:
+    """Return what Celery asks for beside a rediss:// URL: that the certificate is checked."""
+    encrypted = broker.url is not None and broker.url.get_secret_value().startswith("rediss://")
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if encrypted else None

@@ -9,7 +9,7 @@ import pytest
 
 from samplemind.jobs.wire import Queue, queue_for, transport_options
 from samplemind.settings import BrokerSettings, Settings
-from tests.worker.processes import REPOSITORY
+from tests.worker.processes import REPOSITORY, open_workshop
 from worker.roles import ROLES
 from worker.task import retry_delay
 
@@ -48,6 +48,13 @@ def test_an_unknown_role_is_refused_with_the_list_of_roles(tmp_path: Path) -> No
     done = run_python("", tmp_path, "-m", "worker.main", "cook")
     assert done.returncode == 2
     assert "audio,index,beat,console" in done.stderr
+
+
+def test_a_worker_that_cannot_start_fails(tmp_path: Path) -> None:
+    with open_workshop(tmp_path) as workshop:
+        worker = workshop.start_process("index", "--queues=no-such-queue")
+        assert worker.wait(30) == 1
+        assert "no-such-queue" in worker.log.read_text()
 
 
 def test_every_queue_is_served_by_exactly_one_role() -> None:
