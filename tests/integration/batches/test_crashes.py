@@ -1,11 +1,13 @@
 """A worker dies between any two steps of storing; the redelivered job makes it whole."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from samplemind.batches import finish, progress, recording
+from samplemind.batches import finish, progress, recording, stalled
+from samplemind.errors import StoreUnavailableError
 from samplemind.repositories.analyses import AnalysisRepository
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.repositories.batch_items import BatchItemRepository
@@ -70,3 +72,44 @@ async def test_what_was_stored_before_the_death_is_not_decoded_again(
     bench.looked_into.clear()
     await bench.analyze(batch.batch_id, 0, 1)
     assert bench.looked_into == []
+
+
+async def away(*_: Any, **__: Any) -> None:
+    message = "MongoDB did not answer"
+    raise StoreUnavailableError(message)
+
+
+async def test_a_store_that_is_away_leaves_the_claim_to_the_same_job(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchItemRepository, "end", away)
+        with pytest.raises(StoreUnavailableError):
+            await bench.analyze(batch.batch_id, 0, 1, "job")
+    assert await bench.states(batch.batch_id) == ["claimed", "claimed"]
+    assert (await bench.analyze(batch.batch_id, 0, 1, "another")).claimed == 0
+    assert (await bench.analyze(batch.batch_id, 0, 1, "job")).claimed == 2
+    assert await bench.states(batch.batch_id) == ["done", "done"]
+
+
+class SoftLimit(Exception):  # noqa: N818 - as Celery names its own
+    """What a soft time limit raises in the main thread, anywhere."""
+
+
+async def test_an_interruption_is_told_even_if_nothing_can_be_given_back(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed"))
+
+    def interrupt(path: Path) -> None:
+        if "Loop 1" in path.name:
+            raise SoftLimit
+
+    bench.before_analysis = interrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchItemRepository, "end", away)
+        with pytest.raises(SoftLimit):
+            await bench.analyze(batch.batch_id, 0, 1)
+    await bench.expire(batch.batch_id)
+    assert await stalled(bench.connections) == [(batch.batch_id, 0, 1)]
