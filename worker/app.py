@@ -112,6 +112,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_disable_prefetch": True,
         # Jobs that wait for their time are held in memory; beyond this, they stay in the queue.
         "worker_eta_task_limit": 1000,
+        # On an overloaded machine a process that starts slowly is not dead.
+        "worker_proc_alive_timeout": 30,
         # What leaks in a native decoder ends with its process.
         "worker_max_tasks_per_child": settings.worker.max_jobs_per_child,
         "worker_max_memory_per_child": settings.worker.max_memory_per_child_mib * 1024,  # KiB

@@ -63,3 +63,18 @@ def test_a_dropped_connection_gives_no_running_job_away(tmp_path: Path) -> None:
         workshop.wait_for("job", "ended", seconds=15)
         workshop.wait_until_settled(seconds=15)
         assert workshop.count("job", "started") == 1
+
+
+def test_a_retry_that_cannot_be_published_is_not_lost(tmp_path: Path) -> None:
+    with open_workshop(tmp_path, **SHORT_LEASES) as workshop:
+        workshop.start_workers(1)
+        workshop.send("probes.fail_transiently", "job", 1.0)
+        workshop.wait_for("job", "started", seconds=10)
+        workshop.broker.stop()
+        log = workshop.workers[0].log
+        wait_until(lambda: '"returned"' in log.read_text(), seconds=30, what="it gave up sending")
+
+        workshop.broker.start()
+
+        workshop.wait_for("job", "started", times=2, seconds=20)
+        assert workshop.entries("job", "started")[1]["attempt"] == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.processes import open_workshop
+from tests.worker.processes import SHORT_LEASES, open_workshop, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -63,3 +63,24 @@ def test_a_second_signal_ends_the_waiting_and_loses_nothing(tmp_path: Path) -> N
         assert worker.wait(15) == 0
         assert workshop.broker.waiting("default") == 1
         assert workshop.broker.unacknowledged() == 0
+
+
+def test_a_worker_that_leaves_while_redis_is_away_loses_nothing(tmp_path: Path) -> None:
+    with open_workshop(tmp_path, **SHORT_LEASES) as workshop:
+        (worker,) = workshop.start_workers(1)
+        workshop.send("probes.work", "job", 3.0)
+        workshop.wait_for("job", "alive", seconds=10)
+        children = worker.children()
+        workshop.broker.stop()
+        wait_until(
+            lambda: "Cannot connect" in worker.log.read_text(), seconds=10, what="it has noticed"
+        )
+
+        worker.signal(signal.SIGTERM)
+
+        assert worker.wait(15) == 0
+        assert not any(child.is_running() for child in children)
+        workshop.broker.start()
+        workshop.start_workers(1)
+        workshop.wait_for("job", "ended", seconds=20)
+        assert workshop.count("job", "ended") == 1

@@ -79,8 +79,9 @@ class FastRetries(Job):
 
 
 @app.task(base=FastRetries, name="probes.fail_transiently", bind=True)
-def fail_transiently(self: Job, name: str) -> None:
+def fail_transiently(self: Job, name: str, seconds: float = 0.0) -> None:
     record(name, "started", attempt=self.request.retries + 1)
+    time.sleep(seconds)
     message = "the store is away"
     raise StoreUnavailableError(message)
 
