@@ -14,6 +14,8 @@ from rich.table import Table
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_COPIED = ("id", "batch", "address")
+
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
@@ -36,7 +38,8 @@ def print_table(
     """Print rows under bold heads; text is taken as it is, never as markup."""
     table = Table(title=title, box=None, pad_edge=False, title_justify="left")
     for column in columns:
-        table.add_column(column)
+        # What people copy from the terminal must be whole; the rest may wrap.
+        table.add_column(column, no_wrap=column in _COPIED)
     for row in rows:
         table.add_row(*(_plain(cell) for cell in row))
     console.print(table)
