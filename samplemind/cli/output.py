@@ -4,6 +4,7 @@ Invariant: results go to stdout and everything else to stderr, so a pipe reads r
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _COPIED = ("id", "batch", "address")
 
-console = Console(highlight=False)
+# A pipe has no width, and a wrapped line cannot be searched.
+_PIPE_WIDTH = 240
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 error_console = Console(stderr=True, highlight=False)
 
 

@@ -17,9 +17,11 @@ from samplemind.documents.text import store_path
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, parse_key, parse_kind, parse_range
-from samplemind.search.full_text import Results, search_audio_files
+from samplemind.search.full_text import Hit, Results, search_audio_files
 from samplemind.search.vector import find_by_path, find_similar, stored_vector
 from samplemind.settings import AudioSettings
+
+_WIDTH_WITH_IDS = 110
 
 
 def filter_options(command: Any) -> Any:
@@ -137,21 +139,26 @@ def _show(results: Results, as_json: bool) -> None:
 
 
 def print_results(results: Results) -> None:
-    """Print hits as a table, and under it how many there are and how long it took."""
+    """Print hits as a table, and under it how many there are and how long it took.
+
+    A narrow terminal has no room for ids; `--json` and a wider one show them.
+    """
+    columns = ["score", "title", "kind", "bpm", "key", "seconds"]
+    with_ids = console.width >= _WIDTH_WITH_IDS
     print_table(
-        ("score", "title", "kind", "bpm", "key", "seconds", "id"),
-        (
-            (
-                f"{hit.score:.3f}",
-                hit.title,
-                hit.kind,
-                f"{hit.tempo_bpm:.1f}" if hit.tempo_bpm else None,
-                hit.key,
-                f"{hit.duration_s:.2f}" if hit.duration_s is not None else None,
-                hit.id,
-            )
-            for hit in results.results
-        ),
+        [*columns, "id"] if with_ids else columns,
+        ((*_cells(hit), hit.id) if with_ids else _cells(hit) for hit in results.results),
     )
     shown = len(results.results)
     console.print(f"[dim]{shown} of {results.total} in {results.took_ms:.1f} ms[/dim]")
+
+
+def _cells(hit: Hit) -> tuple[object, ...]:
+    return (
+        f"{hit.score:.3f}",
+        hit.title,
+        hit.kind,
+        f"{hit.tempo_bpm:.1f}" if hit.tempo_bpm else None,
+        hit.key,
+        f"{hit.duration_s:.2f}" if hit.duration_s is not None else None,
+    )
