@@ -111,7 +111,7 @@ def rim(random: Random) -> Sound:
     falls = fall * random.uniform(0.2, 1, count)
     crack = ring(random, t, frequencies, random.rayleigh(1, count), falls, np.ones_like(t))
     stick = click(random, t, between(random, 800, 2500), between(random, 4000, 12000))
-    return crack / np.abs(crack).max() + random.uniform(0.1, 1) * stick
+    return np.asarray(crack / np.abs(crack).max() + random.uniform(0.1, 1) * stick)
 
 
 def clap(random: Random) -> Sound:
@@ -170,7 +170,8 @@ def ride(random: Random) -> Sound:
     shimmer = metal(random, t, between(random, 1500, 4000), between(random, 7000, 15000), fall)
     stick = click(random, t, 3000, 12000)
     mix = random.uniform(0.2, 0.9)
-    return mix * ping / np.abs(ping).max() + (1 - mix) * shimmer + random.uniform(0.1, 0.6) * stick
+    ping = ping / np.abs(ping).max()
+    return np.asarray(mix * ping + (1 - mix) * shimmer + random.uniform(0.1, 0.6) * stick)
 
 
 def tom(random: Random) -> Sound:
@@ -210,7 +211,7 @@ def shaker(random: Random) -> Sound:
     grains = 1 + random.uniform(0, 2) * (random.random(len(t)) < between(random, 1e-3, 2e-2))
     envelope = np.minimum(1, t / rise) * decay(np.maximum(t - rise, 0), fall)
     jingle = metal(random, t, 3500, 14000, fall * 1.5)
-    return noise * grains * envelope + random.choice([0, 0, 0.7]) * jingle * envelope
+    return np.asarray((noise * grains + random.choice([0, 0, 0.7]) * jingle) * envelope)
 
 
 def wood(random: Random) -> Sound:

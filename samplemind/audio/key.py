@@ -22,6 +22,7 @@ PEAK_FLOOR = 0.01  # of the frame's largest peak: -40 dB
 FRAME_FLOOR = 0.02  # of the loudest frame's level
 # A peak may be the h-th partial of a note: it speaks for that note's pitch class by this much.
 PARTIAL_WEIGHTS = (1.0, 0.6, 0.36, 0.2, 0.13)
+PEAKS_AT_ONCE = 16_384
 LOWEST_NOTE = 30  # MIDI: a supposed fundamental below it is not a note
 BASS_BELOW = 55  # MIDI
 OPENING_PART = 8  # the first eighth often states the tonic
@@ -125,11 +126,16 @@ def _fold(midi: Doubles, weight: Doubles) -> Doubles:
 
 
 def _fold_partials(midi: Doubles, weight: Doubles) -> Doubles:
-    partials = np.arange(1, len(PARTIAL_WEIGHTS) + 1)
-    notes = midi - 12 * np.log2(partials)[:, None]
-    in_tune = np.cos(np.pi * (notes - np.round(notes))) ** 2
-    shares = np.array(PARTIAL_WEIGHTS)[:, None] * (notes > LOWEST_NOTE)
-    return _fold(notes.ravel(), (shares * weight * in_tune).ravel())
+    """Pitch classes of every note that a peak may be a partial of; parts bound the memory."""
+    profile = np.zeros(12)
+    intervals = 12 * np.log2(np.arange(1, len(PARTIAL_WEIGHTS) + 1))[:, None]
+    for start in range(0, len(midi), PEAKS_AT_ONCE):
+        part = slice(start, start + PEAKS_AT_ONCE)
+        notes = midi[part] - intervals
+        in_tune = np.cos(np.pi * (notes - np.round(notes))) ** 2
+        shares = np.array(PARTIAL_WEIGHTS)[:, None] * (notes > LOWEST_NOTE)
+        profile += _fold(notes.ravel(), (shares * weight[part] * in_tune).ravel())
+    return profile
 
 
 def measure_pitch_classes(tonal: Floats) -> PitchClasses:

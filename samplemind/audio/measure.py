@@ -103,13 +103,16 @@ def mix_down(samples: Floats) -> Floats:
     energy = float(samples.ravel() @ samples.ravel()) / channels
     if float(mono @ mono) < CANCELLED_SHARE * energy:
         mono = samples[:, int(np.einsum("fc,fc->c", samples, samples).argmax())]
-    peak = float(np.abs(mono).max())
+    peak = max(float(mono.max()), -float(mono.min()))
     return np.asarray(mono / peak if peak > 0 else mono, dtype=np.float32)
 
 
 def _audible_s(mono: Floats, sample_rate_hz: int) -> float:
-    audible = np.flatnonzero(np.abs(mono) > AUDIBLE_FLOOR)
-    return float(audible[-1] - audible[0]) / sample_rate_hz if len(audible) else 0.0
+    audible = (mono > AUDIBLE_FLOOR) | (mono < -AUDIBLE_FLOOR)
+    if not audible.any():
+        return 0.0
+    first, after_last = int(audible.argmax()), len(audible) - int(audible[::-1].argmax())
+    return (after_last - 1 - first) / sample_rate_hz
 
 
 def _spectral_statistics(frames: FrameFeatures) -> dict[str, float]:
