@@ -14,7 +14,7 @@ takes the place of `record_given_up`.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Reject
 from redis import Redis
@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from redis.typing import EncodableT
 
 from samplemind.connections.redis import translating_errors
-from samplemind.errors import SampleMindError
+from samplemind.errors import SampleMindError, TransientError
 from samplemind.jobs.wire import KEY_PREFIX
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
@@ -54,7 +54,7 @@ def admit(job: "Job") -> None:
 
     Raises:
         Reject: it has started often enough; it is recorded and given up.
-        StoreUnavailableError: Redis did not answer.
+        StoreUnavailableError: Redis did not answer when it was counted.
     """
     if not _was_redelivered(job):
         return
@@ -65,7 +65,7 @@ def admit(job: "Job") -> None:
 
 def settle(job: "Job") -> None:
     """Forget the count of a job that has ended in order, however it ended."""
-    if not _was_redelivered(job):
+    if not _was_redelivered(job) or getattr(job.request, "keeps_count", False):
         return
     try:
         runtime.run(_forget(job.request.id))
@@ -96,12 +96,17 @@ def was_redelivered(delivery_info: Mapping[str, Any] | None) -> bool:
     return bool((delivery_info or {}).get("redelivered"))
 
 
-def _give_up(job: "Job") -> None:
-    started = count(job) - 1
+def _give_up(job: "Job") -> NoReturn:
+    started = get_settings().worker.max_deliveries
     request = job.request
     _log.error("job_given_up", deliveries=started)
-    runtime.run(record_given_up(request.id, job.name, request.args, request.kwargs, started))
-    job.on_give_up(*request.args, **request.kwargs)
+    try:
+        runtime.run(record_given_up(request.id, job.name, request.args, request.kwargs, started))
+        job.on_give_up(*request.args, **request.kwargs)
+    except TransientError as error:
+        # The next delivery is to end here again, and not in the job.
+        request.keeps_count = True
+        raise Reject(str(error), requeue=True) from error
     reason = f"given up: {started} workers died with it"
     raise Reject(reason, requeue=False)
 

@@ -8,6 +8,7 @@ import logging
 import warnings
 
 from billiard.util import get_logger as get_pool_logger
+from celery import signals
 from celery.exceptions import CPendingDeprecationWarning
 
 _LEVELS = {
@@ -26,6 +27,10 @@ def quiet_celery() -> None:
     pool_logger = get_pool_logger()
     pool_logger.propagate = True
     pool_logger.setLevel(logging.WARNING)
-    # Issued at each reconnect, even where the setting that it advises is made. Celery resets the
-    # filters before it sets up logging, so this is the place.
+
+
+@signals.celeryd_after_setup.connect
+def _quiet_warnings(**_: object) -> None:
+    # Issued at each reconnect, even where the setting that it advises is made. Celery sets its
+    # filters after the log, so only this signal comes late enough.
     warnings.simplefilter("ignore", CPendingDeprecationWarning)

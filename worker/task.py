@@ -40,7 +40,7 @@ class Job(Task):
     retry_base_s: ClassVar[float] = 1.0
     """Seconds that bound the first delay."""
     retry_cap_s: ClassVar[float] = 60.0
-    """Seconds that bound every delay: 8 attempts take about two minutes, at most four."""
+    """Seconds that bound every delay: the last of 8 retries starts after three minutes at most."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the job as the worker does, or plainly where it is called as a function."""
@@ -53,7 +53,7 @@ class Job(Task):
                 result = self.run(*args, **kwargs)
             except TransientError as error:
                 self._try_again(error, line)
-            except (Ignore, Reject) as verdict:
+            except (Ignore, Reject, Retry) as verdict:
                 line.write(type(verdict).__name__.lower())
                 raise
             except Exception as error:
@@ -69,7 +69,7 @@ class Job(Task):
         """Called with the job's arguments when it is given up for killing its workers.
 
         A job that stands for something in a store overrides this to mark that as failed; it may
-        use `worker.runtime`. It is called in a fresh process, once for each giving up.
+        use `worker.runtime`. After a `TransientError` it is called again; the job is not.
         """
 
     def _try_again(self, error: TransientError, line: "_Line") -> NoReturn:

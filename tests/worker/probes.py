@@ -38,6 +38,9 @@ def work(self: Job, name: str, seconds: float) -> None:
 
 class Recorded(Job):
     def on_give_up(self, name: str) -> None:
+        if deliveries.count(self) == int(os.environ["SAMPLEMIND_WORKER_MAX_DELIVERIES"]) + 1:
+            message = "the store of what was given up is away at first"
+            raise StoreUnavailableError(message)
         record(name, "given_up")
 
 
