@@ -28,7 +28,7 @@ from tenacity import (
 from samplemind.errors import StoreUnavailableError
 from samplemind.ids import new_id
 from samplemind.jobs.payloads import AnalyzeBatch, Payload
-from samplemind.jobs.wire import queue_for, transport_options
+from samplemind.jobs.wire import queue_for, tls_options, transport_options
 from samplemind.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def producer(settings: Settings) -> Celery:
     app.conf.update(
         broker_url=url.get_secret_value() if url else None,
         broker_transport_options=transport_options(settings.broker),
+        broker_use_ssl=tls_options(settings.broker),
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
