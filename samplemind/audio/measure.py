@@ -39,7 +39,7 @@ from samplemind.audio.spectrum import (
     resample,
 )
 from samplemind.audio.tempo import Length, Tempo, autocorrelate, estimate_tempo
-from samplemind.audio.ties import break_ties
+from samplemind.audio.ties import SUREST_TIE, break_ties
 from samplemind.audio.timbre import (
     FrameFeatures,
     mean_and_deviation,
@@ -141,14 +141,18 @@ def _find(sound: Sound) -> _Findings:
     envelope = rises.mean(axis=1)
     onsets = find_onsets(envelope)
     correlation = autocorrelate(envelope)
-    length = Length(window_s, _audible_s(mono, rate)) if sound.whole else None
+    kind = guess_kind(sound.duration_s, len(onsets), tail_level_db(frames.energy))
+    tempo = None
+    if kind.kind is Kind.LOOP or kind.confidence <= SUREST_TIE:
+        length = Length(window_s, _audible_s(mono, rate)) if sound.whole else None
+        tempo = estimate_tempo(rises, correlation, len(onsets), length)
     return _Findings(
         frames=frames,
         cepstrum=mel_cepstrum(frames.mel_power),
         onsets=onsets,
         onset_correlation=correlation,
-        tempo=estimate_tempo(rises, correlation, len(onsets), length),
-        kind=guess_kind(sound.duration_s, len(onsets), tail_level_db(frames.energy)),
+        tempo=tempo,
+        kind=kind,
         pitch_classes=measure_pitch_classes(tonal),
         pitch=estimate_pitch(tonal) if window_s <= LONGEST_PITCHED_S else None,
         window_s=window_s,

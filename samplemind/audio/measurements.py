@@ -45,7 +45,8 @@ class Measurements:
         loudness_kind: gated over blocks, or the whole of a sound shorter than 0.4 s.
         rms_dbfs: over every sample of every channel, against 1.0.
         tempo_bpm: None for a one-shot.
-        tempo_candidate_bpm: the guess whatever the kind; None where nothing repeats.
+        tempo_candidate_bpm: the guess for a loop, and for a sound that may yet be one; None where
+            nothing repeats or the sound is clearly a one-shot.
         tempo_alternative_bpm: the best-scored clearly different tempo.
         key: "F# minor"; None below `measure.KEY_SHOWN_FROM`.
         key_candidate: the guess even then.
