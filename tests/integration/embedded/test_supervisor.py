@@ -36,7 +36,9 @@ def run(home: Path) -> Iterator[Run]:
         )
 
     yield call
-    call("down")
+    left = HomeLock(StackHome(home)).owner()
+    if left is not None:
+        left.stop(signal.SIGTERM, 60)
 
 
 def _services(home: Path) -> dict[str, Service]:
@@ -115,16 +117,30 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     assert not any(process.is_alive() for process in survivors)
 
 
-def test_status_and_down_of_a_stack_without_processes(run: Run, home: Path):
-    assert run("up", "--detach", "--stores-only").returncode == 0
-    status = run("status", "--json")
-    assert status.returncode == 0
-    answer = json.loads(status.stdout)
-    assert answer["healthy"] is True
-    assert [service["name"] for service in answer["services"]] == list(_STORES)
-    running = [_supervisor(home), *processes_of(home)]
-    assert run("down").returncode == 0
+def test_ctrl_c_in_the_foreground_stops_everything_and_down_has_nothing_left_to_do(
+    run: Run, home: Path
+):
+    command = [sys.executable, "-m", "samplemind", "up", "--stores-only"]
+    environment = {**os.environ, "SAMPLEMIND_HOME": str(home)}
+    # A shell's background jobs ignore SIGINT, and the tests may be one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as foreground:
+        signal.signal(signal.SIGINT, before)
+        assert foreground.stdout is not None
+        assert any("All is healthy" in line for line in foreground.stdout)
+        status = run("status", "--json")
+        assert status.returncode == 0
+        answer = json.loads(status.stdout)
+        assert answer["healthy"] is True
+        assert [service["name"] for service in answer["services"]] == list(_STORES)
+        running = processes_of(home)
+        # As a terminal does: the whole group gets it, so the servers must not be in it.
+        os.killpg(foreground.pid, signal.SIGINT)
+        assert foreground.wait(60) == 0
     assert not any(process.is_alive() for process in running)
+    assert "database system is shut down" in StackHome(home).process("postgres").log_tail()
     assert run("down").returncode == 0
     down = run("status", "--json")
     assert down.returncode == 1
