@@ -60,17 +60,19 @@ def loop_rows(count: int) -> list[Row]:
         phrase = phrases.pitched_loop(np.random.default_rng(seed))
         pitched.append((phrase, measure_samples(phrase.samples)))
     right = [
-        [same_tempo(found.tempo_candidate_bpm, truth.tempo_bpm) for truth, found in pairs]
+        [same_tempo(found.tempo_bpm, truth.tempo_bpm) for truth, found in pairs]
         for pairs in (rhythms, pitched)
     ]
     loops = [found.kind is Kind.LOOP for _, found in rhythms + pitched]
     keys = [found.key_candidate == truth.key for truth, found in pitched]
     shown = [found.key == truth.key for truth, found in pitched if found.key]
+    drums_shown = [found.key is not None for _, found in rhythms]
     return [
         share(f"tempo within 4 % (accuracy 1), drum loops, {SOURCE_SYNTHESISED}", right[0], 75),
         share(f"tempo within 4 % (accuracy 1), pitched loops, {SOURCE_SYNTHESISED}", right[1], 90),
         share(f"key exact, pitched loops, {SOURCE_SYNTHESISED}", keys, 58),
         share(f"key exact where shown, pitched loops, {SOURCE_SYNTHESISED}", shown),
+        share(f"drum loops that show a key, {SOURCE_SYNTHESISED}", drums_shown),
         share(f"loops called loops, {SOURCE_SYNTHESISED}", loops),
     ]
 
@@ -85,7 +87,7 @@ def groove_rows(count: int) -> list[Row]:
                 frames = round(groove.length_s * file.samplerate)
                 samples = file.read(frames, dtype="float32", always_2d=True, fill_value=0.0)
                 found = measure_samples(samples, file.samplerate)
-            tempi.append(same_tempo(found.tempo_candidate_bpm, groove.tempo_bpm))
+            tempi.append(same_tempo(found.tempo_bpm, groove.tempo_bpm))
             keys.append(found.key_candidate == groove.key)
     return [
         share(f"tempo within 4 % (accuracy 1), grooves, {SOURCE_GROOVES}", tempi, 75),

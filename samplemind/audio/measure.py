@@ -53,7 +53,7 @@ ONSET_FLOOR_DB = 80.0
 AUDIBLE_FLOOR = 10 ** (-55 / 20)  # of the peak
 CANCELLED_SHARE = 0.05  # a mix this much weaker than its channels has lost them to opposite phase
 LONGEST_PITCHED_S = 8.0
-KEY_SHOWN_FROM = 0.5
+KEY_SHOWN_FROM = 0.35  # four of five shown keys are right, one drum loop in ten shows one
 ROOT_SHOWN_FROM = 0.6
 
 

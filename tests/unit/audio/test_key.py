@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from samplemind.audio.key import PITCH_CLASSES, relative_key
-from samplemind.audio.measure import measure
+from samplemind.audio.measure import KEY_SHOWN_FROM, measure
 from tests.unit.audio.sounds import chord_progression, seconds, sound
 
 
@@ -48,4 +48,4 @@ def test_noise_shows_no_key() -> None:
     hits = random.normal(size=4 * 44_100) * np.exp(-12 * (seconds(4.0) % 0.25))
     found = measure(sound(0.2 * hits))
     assert found.key is None
-    assert found.key_confidence < 0.5
+    assert found.key_confidence < KEY_SHOWN_FROM
