@@ -1,6 +1,6 @@
 """Grooves that Debian's `mma` writes and `fluidsynth` renders: tempo and key are exact.
 
-Nothing in the analysis was fitted on them. Compound and triple metres are left out: which of their
+No profile or projection was fitted on them. Compound and triple metres are left out: which of their
 pulses is the beat is a matter of taste.
 """
 
