@@ -143,6 +143,7 @@ class HomeLock:
     def release(self) -> None:
         """Give the lock back; repeating it is harmless."""
         if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 

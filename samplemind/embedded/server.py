@@ -21,7 +21,8 @@ from samplemind.endpoints import Store
 from samplemind.errors import ServerStartError, StoreUnavailableError
 
 USER = "samplemind"
-_START_TIMEOUT_S = 90
+# Recovery after a crash reads up to a gigabyte of log; a server that ended is noticed at once.
+_START_TIMEOUT_S = 300
 _POLL_S = 0.02
 
 

@@ -29,6 +29,8 @@ from samplemind.settings import Settings
 # Written by every process of the platform while its loop works; see worker.heartbeat.
 _HEARTBEAT = "sm:heartbeat:"
 
+_KINDS = {CONSOLE: "console", "beat": "scheduler"}
+
 
 @dataclass(frozen=True)
 class Service:
@@ -102,7 +104,7 @@ def _store(home: StackHome, store: Store, url: SecretStr | None) -> Service:
 def _process(
     home: StackHome, settings: Settings, role: str, sign: dict[str, Any] | None
 ) -> Service:
-    kind = "console" if role == CONSOLE else "scheduler" if role == "beat" else "worker"
+    kind = _KINDS.get(role, "worker")
     pid = _pid(home, role)
     address = console_address(home, settings) if role == CONSOLE else None
     if role == CONSOLE and address is not None:
@@ -119,7 +121,9 @@ def _process(
 def console_address(home: StackHome, settings: Settings) -> str | None:
     """Return where the console is, as far as it can be known from here."""
     port = settings.console.port or Ports(home.run).known().get(CONSOLE)
-    return None if port is None else f"http://{settings.console.host}:{port}"
+    host = settings.console.host
+    shown = f"[{host}]" if ":" in host else host  # an IPv6 address
+    return None if port is None else f"http://{shown}:{port}"
 
 
 def _console_problem(address: str) -> str | None:

@@ -25,7 +25,7 @@ from samplemind.embedded.valkey import ValkeyServer
 from samplemind.endpoints import Store, read_endpoints, remove_endpoints, write_endpoints
 from samplemind.errors import ServerStartError
 
-_OTHER_START_TIMEOUT_S = 180
+_OTHER_START_TIMEOUT_S = 600
 _POLL_S = 0.05
 _ORPHAN_GRACE_S = 15
 
@@ -74,6 +74,8 @@ class EmbeddedStack:
                 )
                 raise ServerStartError(message)
             time.sleep(_POLL_S)
+        if not self._servers:
+            remove_endpoints(self.home.path)  # of an owner that died
         return True
 
     def prepare(self) -> None:
@@ -98,7 +100,6 @@ class EmbeddedStack:
             if found is not None:
                 return found
         try:
-            remove_endpoints(self.home.path)  # of an owner that died
             self._stop_recorded()
             self._start_servers()
         except BaseException:

@@ -120,7 +120,8 @@ class Supervisor:
                 return False
             self._tend()
         except KeyboardInterrupt:
-            _log.info("stopping")
+            if self._stack.owned:
+                self._say(Phase.STOPPING)
         except SampleMindError as error:
             self._say(Phase.FAILED, str(error))
             raise

@@ -4,6 +4,8 @@ They are two because an eviction policy belongs to the whole instance: a broker 
 jobs.
 """
 
+import json
+
 import redis
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
@@ -55,8 +57,10 @@ class ValkeyServer(Server):
     def prepare(self, port: int) -> list[str]:
         """Write the settings of its store."""
         self.make_data_directory(self.data)
+        # Its quoting is JSON's, but for escapes of letters.
+        directory = json.dumps(str(self.data), ensure_ascii=False)
         settings = (
-            f'port {port}\ndir "{self.data}"\n'
+            f"port {port}\ndir {directory}\n"
             f'requirepass "{self.password.get_secret_value()}"\n{_COMMON}{_OWN[self.store]}'
         )
         path = self.home.write_private(f"{self.store.value}.conf", settings)

@@ -1,10 +1,11 @@
 import contextlib
 import os
 import shutil
-import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,13 +128,29 @@ def test_a_taken_port_is_replaced_and_the_data_stay(home):
     Rows.write(first.start())
     first.stop()
     ports = Ports(StackHome(home).run).known()
-    with contextlib.ExitStack() as taken:
+    with contextlib.ExitStack() as others:
         for port in ports.values():
-            # Bound but deaf: mongod asks whoever has its old port who it is, and would wait.
-            taken.enter_context(socket.socket()).bind(("127.0.0.1", port))
-        second = taken.enter_context(EmbeddedStack(home, durable=False))
+            others.enter_context(_other_server(port))
+        second = others.enter_context(EmbeddedStack(home, durable=False))
         assert Rows.read(second.start()) == _ROW_IN_EACH
         assert not set(Ports(StackHome(home).run).known().values()) & set(ports.values())
+
+
+@contextlib.contextmanager
+def _other_server(port: int) -> Iterator[None]:
+    """Serve something on the port: it hangs up on whoever calls."""
+    with _OtherServer(("127.0.0.1", port), socketserver.BaseRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _OtherServer(socketserver.TCPServer):
+    allow_reuse_address = True
 
 
 def test_a_lock_file_whose_pid_is_now_another_programs_is_no_obstacle(home):

@@ -54,6 +54,7 @@ def test_one_process_at_a_time_owns_a_home(tmp_path):
         assert not second.acquire()
         assert second.owner() == current_process()
         first.release()
+        assert second.owner() is None
         assert second.acquire()
 
 
