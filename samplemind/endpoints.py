@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from samplemind.errors import StackNotRunningError
+
 _FILE = Path("run") / "endpoints.json"
 
 
@@ -25,11 +27,18 @@ class Store(StrEnum):
 
 
 def read_endpoints(home: Path) -> dict[Store, SecretStr]:
-    """Return the URL of each store that the stack in `home` serves; empty where none runs."""
+    """Return the URL of each store that the stack in `home` serves; empty where none runs.
+
+    Raises:
+        StackNotRunningError: the home is another user's, who alone may read its passwords.
+    """
     try:
         text = (home / _FILE).read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except PermissionError as error:
+        message = f"the home {home} belongs to another user: set SAMPLEMIND_HOME to one of yours"
+        raise StackNotRunningError(message) from error
     return {Store(name): SecretStr(url) for name, url in json.loads(text).items()}
 
 
