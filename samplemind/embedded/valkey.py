@@ -31,8 +31,9 @@ save ""
 _OWN = {
     Store.BROKER: """\
 appendonly yes
-# At a power cut at most a second of messages is lost; a killed process loses none, because each
-# command is written to the kernel before it is answered.
+# At a power cut about a second of messages is lost. A killed process loses none, because each
+# command is written to the kernel before it is answered; only if the disk has kept an fsync waiting
+# may up to two seconds still be in the process.
 appendfsync everysec
 aof-use-rdb-preamble yes
 # A file that was cut off in a crash is read up to its last whole command.
