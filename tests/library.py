@@ -63,6 +63,6 @@ async def add_file(
         created_at=now,
         updated_at=now,
     )
-    await analysis.insert()
-    await file.insert()
+    await analysis.save()
+    await file.save()
     return file

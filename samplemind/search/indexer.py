@@ -6,17 +6,18 @@ unchanged file costs no write and a late drain undoes nothing. A file that is go
 whose new content was refused, goes from the index.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import delete, text
+from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.connections.resources import Connections
+from samplemind.documents.audio_file import AudioFile
 from samplemind.models.search_document import SearchDocument
 from samplemind.repositories.analyses import AnalysisRepository
 from samplemind.repositories.audio_files import AudioFileRepository
@@ -82,8 +83,7 @@ async def drain(connections: Connections, *, at_most: int = 100_000) -> IndexRep
 
 async def index_files(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
     """Bring the rows of these files up to date, in one transaction."""
-    await connections.documents()
-    files = [file for file in await AudioFileRepository().find_many(ids) if is_searchable(file)]
+    files = await _searchable(connections, ids)
     wanted = [file.analysis_id for file in files if file.analysis_id is not None]
     analyses = {analysis.id: analysis for analysis in await AnalysisRepository().find_many(wanted)}
     rows = [
@@ -93,10 +93,41 @@ async def index_files(connections: Connections, ids: Sequence[UUID]) -> IndexRep
     gone = set(ids) - {file.id for file in files}
 
     async def write(session: AsyncSession) -> IndexReport:
-        removed = await _remove(session, gone)
+        removed = await _remove_gone(connections, session, gone)
         return IndexReport(len(ids), await _merge(session, rows), removed)
 
     return await connections.postgres.run(write, idempotent=True)
+
+
+async def remove_rows(session: AsyncSession, rows: Mapping[UUID, int]) -> int:
+    """Remove the rows that still have these revisions; one that was written since then stays."""
+    if not rows:
+        return 0
+    seen = tuple_(SearchDocument.file_id, SearchDocument.revision).in_(list(rows.items()))
+    removed = await session.execute(delete(SearchDocument).where(seen))
+    return int(removed.rowcount)  # type: ignore[attr-defined]
+
+
+async def _searchable(connections: Connections, ids: Collection[UUID]) -> list[AudioFile]:
+    await connections.documents()
+    files = await AudioFileRepository().find_many(list(ids))
+    return [file for file in files if is_searchable(file)]
+
+
+async def _remove_gone(connections: Connections, session: AsyncSession, gone: set[UUID]) -> int:
+    # The rows are read before the library is asked again: whoever has brought a file back since
+    # either shows in the library or has written another revision.
+    if not gone:
+        return 0
+    found = await session.execute(
+        select(SearchDocument.file_id, SearchDocument.revision).where(
+            SearchDocument.file_id.in_(gone)
+        )
+    )
+    rows = {row.file_id: row.revision for row in found}
+    for file in await _searchable(connections, rows):
+        del rows[file.id]
+    return await remove_rows(session, rows)
 
 
 async def _merge(session: AsyncSession, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -113,10 +144,3 @@ async def _merge(session: AsyncSession, rows: Sequence[tuple[Any, ...]]) -> int:
                 await copy.write_row(row)
         await cursor.execute(_MERGE.encode())
         return cursor.rowcount
-
-
-async def _remove(session: AsyncSession, ids: set[UUID]) -> int:
-    if not ids:
-        return 0
-    removed = await session.execute(delete(SearchDocument).where(SearchDocument.file_id.in_(ids)))
-    return int(removed.rowcount)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ Both sides are streamed in id order, so memory does not grow with the library. W
 marked dirty: the drain repairs it by the one path that writes the index.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,8 +15,10 @@ from samplemind.connections.resources import Connections
 from samplemind.models.search_document import SearchDocument
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.search.dirty import mark_dirty
+from samplemind.search.indexer import remove_rows
 
 _CHUNK = 1000
+NO_ROW = -1
 
 
 @dataclass(slots=True)
@@ -26,7 +28,7 @@ class Drift:
     Attributes:
         compared: files on either side.
         missing: files that the index does not have.
-        stale: files of which the index has an older revision.
+        stale: files of which the index has another revision.
         surplus: rows whose file is gone.
     """
 
@@ -49,38 +51,57 @@ async def reconcile(connections: Connections, *, repair: bool = True) -> Drift:
     """
     await connections.documents()
     drift = Drift()
-    wrong: list[UUID] = []
+    wrong: dict[UUID, int] = {}
     async with connections.postgres.session() as session:
         library = AudioFileRepository().stream_revisions()
-        async for file_id in differing(library, _indexed(session), drift):
-            wrong.append(file_id)
-            if repair and len(wrong) >= _CHUNK:
-                await mark_dirty(connections.broker, wrong)
+        async for file_id, row_revision in differing(library, _indexed(session), drift):
+            if repair:
+                wrong[file_id] = row_revision
+            if len(wrong) >= _CHUNK:
+                await _repair(connections, wrong)
                 wrong.clear()
-    if repair:
-        await mark_dirty(connections.broker, wrong)
+    await _repair(connections, wrong)
     return drift
+
+
+async def _repair(connections: Connections, wrong: Mapping[UUID, int]) -> None:
+    """Mark what differs; rows from a later time than the library's go first.
+
+    A library that was restored from a backup has lower revisions than its rows, which the index
+    would otherwise keep as newer for ever.
+    """
+    files = await AudioFileRepository().find_many(list(wrong))
+    ahead = {file.id: wrong[file.id] for file in files if file.revision < wrong[file.id]}
+
+    async def remove(session: AsyncSession) -> int:
+        return await remove_rows(session, ahead)
+
+    await connections.postgres.run(remove, idempotent=True)
+    await mark_dirty(connections.broker, list(wrong))
 
 
 async def differing(
     library: AsyncIterator[tuple[UUID, int]], index: AsyncIterator[tuple[UUID, int]], drift: Drift
-) -> AsyncIterator[UUID]:
-    """Yield each id whose two sides differ, counting them in `drift`; both come in id order."""
+) -> AsyncIterator[tuple[UUID, int]]:
+    """Yield each id whose two sides differ, with its row's revision (-1: it has no row).
+
+    Both sides come in id order; what differs is counted in `drift`.
+    """
     file, row = await anext(library, None), await anext(index, None)
     while file is not None or row is not None:
         drift.compared += 1
         if file is not None and (row is None or file[0] < row[0]):
             drift.missing += 1
-            yield file[0]
+            yield file[0], NO_ROW
             file = await anext(library, None)
         elif row is not None and (file is None or row[0] < file[0]):
             drift.surplus += 1
-            yield row[0]
+            yield row
             row = await anext(index, None)
         elif file is not None and row is not None:
-            if row[1] < file[1]:
+            if row[1] != file[1]:
                 drift.stale += 1
-                yield file[0]
+                yield row
             file, row = await anext(library, None), await anext(index, None)
 
 

@@ -4,6 +4,7 @@ from sqlalchemy import select, text
 from samplemind.connections.resources import Connections
 from samplemind.documents.audio_file import FileStatus
 from samplemind.models.search_document import SearchDocument
+from samplemind.search import indexer
 from samplemind.search.dirty import index_lag, mark_dirty
 from samplemind.search.indexer import IndexReport, drain, index_files
 from samplemind.search.reconcile import reconcile
@@ -107,3 +108,41 @@ async def test_a_drain_that_dies_loses_nothing(connections: Connections) -> None
 
     lag = await index_lag(connections.broker)
     assert lag.waiting + lag.claimed == 1
+
+
+async def test_a_library_that_went_back_in_time_takes_the_index_along(
+    connections: Connections,
+) -> None:
+    await connections.documents()
+    file = await add_file("/pack/kick.wav", revision=5, title="later")
+    await index_files(connections, [file.id])
+    await file.set({"revision": 2, "title": "restored"})
+
+    assert (await reconcile(connections)).stale == 1
+    await drain(connections)
+
+    assert (await indexed(connections))[file.path].title == "restored"
+    assert (await reconcile(connections)).total == 0
+
+
+async def test_a_file_that_comes_back_meanwhile_is_not_removed(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await connections.documents()
+    file = await add_file("/pack/kick.wav")
+    await index_files(connections, [file.id])
+    await file.delete()
+    searchable = indexer._searchable
+
+    async def read_before_another_drain(*arguments: object) -> list[object]:
+        monkeypatch.setattr(indexer, "_searchable", searchable)
+        found = await searchable(*arguments)  # type: ignore[arg-type]
+        back = await add_file("/pack/kick.wav", revision=9, title="back")
+        await index_files(connections, [back.id])
+        return list(found)
+
+    monkeypatch.setattr(indexer, "_searchable", read_before_another_drain)
+
+    await index_files(connections, [file.id])
+
+    assert (await indexed(connections))[file.path].title == "back"
