@@ -27,6 +27,7 @@ class Queue(StrEnum):
 
 ROUTES: tuple[tuple[str, Queue], ...] = (
     ("batches.analyze", Queue.AUDIO),
+    ("batches.rescue", Queue.INTERACTIVE),  # lost work must not wait behind a long queue
     ("batches.*", Queue.DEFAULT),
     ("search.*", Queue.INDEX),
     ("backups.*", Queue.MAINTENANCE),
