@@ -6,6 +6,7 @@ is wrong with it.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,9 +22,9 @@ AUDIO_EXTENSIONS = frozenset(
 def find_audio_files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield each audio file once, sorted within each path, in the order of the paths.
 
-    A folder that cannot be listed is given itself, so that it shows among the outcomes and is not
-    taken for an empty one. Hidden files (`._kick.wav`, which macOS leaves on foreign disks) are
-    passed over.
+    What cannot be looked at, a folder that may not be listed or what is in one that may not be
+    entered, is given itself, so that it shows among the outcomes and is not taken for nothing.
+    Hidden files (`._kick.wav`, which macOS leaves on foreign disks) are passed over.
     """
     seen: set[Path] = set()
     for path in paths:
@@ -37,13 +38,19 @@ def _walk(folder: Path) -> Iterator[Path]:
     waiting = [folder]  # A stack of its own, since folders may nest deeper than Python's.
     while waiting:
         path = waiting.pop()
-        if path.is_symlink() or not path.is_dir():
-            yield path
-            continue
         try:
-            waiting.extend(reversed(_list(path)))
+            inside = _list(path) if _is_folder(path) else None
         except OSError:
+            inside = None
+        if inside is None:
             yield path
+        else:
+            waiting.extend(reversed(inside))
+
+
+def _is_folder(path: Path) -> bool:
+    # Path.is_dir() would follow a link.
+    return stat.S_ISDIR(path.lstat().st_mode)
 
 
 def _list(folder: Path) -> list[Path]:

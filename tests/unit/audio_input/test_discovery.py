@@ -53,3 +53,16 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one() -> None:
         (folder / "locked").chmod(0o755)
 
     assert found == [folder / "a.wav", folder / "locked"]
+
+
+def test_files_in_a_folder_that_may_be_listed_but_not_entered_are_given_themselves() -> None:
+    with tempfile.TemporaryDirectory() as public:
+        folder = Path(public)
+        folder.chmod(0o755)
+        fill(folder, "a.wav", "closed/b.wav", "closed/c/d.wav", "e.wav")
+        (folder / "closed").chmod(0o744)
+        with acting_as_nobody():
+            found = list(find_audio_files([folder, folder / "closed" / "b.wav"]))
+        (folder / "closed").chmod(0o755)
+
+    assert found == [folder / name for name in ("a.wav", "closed/b.wav", "closed/c", "e.wav")]
