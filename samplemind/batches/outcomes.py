@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from samplemind.audio.analysis import FileAnalysis
     from samplemind.audio.measure import Measurements
 
-# These follow from the limits in the settings too, so the same content may pass another time.
-_DEPEND_ON_LIMITS = frozenset(
+# These follow from more than the content, so the same content may pass another time.
+_MAY_DIFFER_NEXT_TIME = frozenset(
     {
+        # From the limits in the settings.
         Outcome.TOO_LARGE,
         Outcome.CHANNELS,
         Outcome.SAMPLE_RATE,
         Outcome.TOO_LONG,
         Outcome.DECOMPRESSION_BOMB,
+        # From the machine's load and memory.
+        Outcome.DECODER_CRASHED,
+        Outcome.DECODER_TIMEOUT,
     }
 )
 _KEPT_APART = frozenset({"blocks", "embedding", "embedding_version"})
@@ -97,7 +101,7 @@ def can_reuse(known: AudioFile | None, analyzer_version: str) -> bool:
         and known.content_hash is not None
         and known.analyzer_version == analyzer_version
         and known.outcome is not None
-        and known.outcome not in _DEPEND_ON_LIMITS
+        and known.outcome not in _MAY_DIFFER_NEXT_TIME
     )
 
 

@@ -140,6 +140,8 @@ def test_the_clock_of_an_ended_batch_stands() -> None:
         {"analyzer_version": "0"},
         {"outcome": None, "status": FileStatus.PENDING},
         {"outcome": Outcome.TOO_LONG.value, "status": FileStatus.REJECTED},
+        {"outcome": Outcome.DECODER_CRASHED.value, "status": FileStatus.REJECTED},
+        {"outcome": Outcome.DECODER_TIMEOUT.value, "status": FileStatus.REJECTED},
     ],
 )
 def test_a_stored_analysis_is_not_reused(fields: dict[str, Any]) -> None:
