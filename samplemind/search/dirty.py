@@ -5,7 +5,8 @@ only after its row is committed. Each claim has a token, so a drain that was pau
 forgets nothing that another drain has taken since; an id marked again while it is claimed becomes
 dirty again. Nothing is lost when a process dies at any line: at worst an id is indexed twice.
 
-Times are the Redis server's own, so workers' clocks don't matter.
+Times are the Redis server's own, so workers' clocks don't matter. Errors are the platform's, as
+`samplemind.connections.redis` translates them: what Redis refuses is not tried again.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from samplemind.errors import StoreUnavailableError
+from samplemind.connections.redis import translating_errors
 from samplemind.ids import new_id
 from samplemind.jobs.wire import KEY_PREFIX
 
@@ -93,13 +93,10 @@ async def mark_dirty(broker: Redis, ids: Sequence[UUID]) -> bool:
     if not ids:
         return False
     milliseconds = int(_QUEUED_TTL / timedelta(milliseconds=1))
-    try:
+    with translating_errors():
         queued = await broker.eval(
             _MARK, 2, DIRTY_KEY, QUEUED_KEY, milliseconds, *(str(file_id) for file_id in ids)
         )
-    except RedisError as error:
-        message = "the broker's Redis did not take the ids to index"
-        raise StoreUnavailableError(message) from error
     return bool(queued)
 
 
@@ -110,13 +107,10 @@ async def claim_dirty(broker: Redis, *, limit: int, lease: timedelta) -> DirtyCl
         StoreUnavailableError: Redis did not answer; what it may have claimed returns by its lease.
     """
     token = new_id().hex
-    try:
+    with translating_errors():
         members = await broker.eval(
             _CLAIM, 3, DIRTY_KEY, CLAIMED_KEY, QUEUED_KEY, token, lease.total_seconds(), limit
         )
-    except RedisError as error:
-        message = "the broker's Redis did not give ids to index"
-        raise StoreUnavailableError(message) from error
     return DirtyClaim(token, tuple(UUID(_text(member)) for member in members))
 
 
@@ -128,21 +122,15 @@ async def forget_dirty(broker: Redis, claim: DirtyClaim) -> None:
     """
     if not claim.ids:
         return
-    try:
+    with translating_errors():
         await broker.zrem(CLAIMED_KEY, *(f"{claim.token}:{file_id}" for file_id in claim.ids))
-    except RedisError as error:
-        message = "the broker's Redis did not forget indexed ids"
-        raise StoreUnavailableError(message) from error
 
 
 async def index_lag(broker: Redis) -> IndexLag:
     """Return how many files wait for the index and for how long."""
-    try:
+    with translating_errors():
         waiting, oldest = await broker.eval(_LAG, 1, DIRTY_KEY)
         claimed = await broker.zcard(CLAIMED_KEY)
-    except RedisError as error:
-        message = "the broker's Redis did not tell the index's lag"
-        raise StoreUnavailableError(message) from error
     return IndexLag(int(waiting), int(claimed), float(_text(oldest)))
 
 

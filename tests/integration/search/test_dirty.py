@@ -1,8 +1,18 @@
+import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 from samplemind.connections.resources import Connections
-from samplemind.search.dirty import claim_dirty, forget_dirty, index_lag, mark_dirty
+from samplemind.errors import PermanentError
+from samplemind.search.dirty import (
+    CLAIMED_KEY,
+    DIRTY_KEY,
+    DirtyClaim,
+    claim_dirty,
+    forget_dirty,
+    index_lag,
+    mark_dirty,
+)
 
 LEASE = timedelta(seconds=60)
 NO_LEASE = timedelta(0)
@@ -79,3 +89,19 @@ async def test_a_claim_takes_no_more_than_its_limit_and_the_longest_dirty_first(
     lag = await index_lag(connections.broker)
     assert (lag.waiting, lag.claimed) == (2, 2)
     assert lag.oldest_s >= 0
+
+
+async def test_a_command_that_redis_refuses_is_not_tried_again(connections: Connections) -> None:
+    broker = connections.broker
+    for key in (DIRTY_KEY, CLAIMED_KEY):
+        await broker.set(key, "not a sorted set")
+
+    commands = (
+        mark_dirty(broker, fresh_ids(1)),
+        claim_dirty(broker, limit=1, lease=LEASE),
+        forget_dirty(broker, DirtyClaim("token", tuple(fresh_ids(1)))),
+        index_lag(broker),
+    )
+
+    for refused in await asyncio.gather(*commands, return_exceptions=True):
+        assert isinstance(refused, PermanentError)
