@@ -60,5 +60,11 @@ def _renderers(log_format: LogFormat) -> list[Processor]:
         log_format is LogFormat.AUTO and sys.stderr.isatty()
     )
     if readable:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                # The default prints the local variables of every frame, and with them passwords.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
