@@ -8,21 +8,24 @@ Invariant: a `Settings` that exists is whole and consistent; a wrong or unknown 
 process with one readable line a fault. Secrets are `SecretStr` and are never printed.
 """
 
+import base64
 import difflib
+import json
 import os
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,15 +33,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
+from samplemind.urls import read_address
 
 PREFIX = "SAMPLEMIND_"
 
-_SCHEMES: dict[Store, tuple[str, ...]] = {
-    Store.POSTGRES: ("postgresql", "postgres", "postgresql+psycopg"),
-    Store.MONGO: ("mongodb", "mongodb+srv"),
-    Store.BROKER: ("redis", "rediss"),
-    Store.CACHE: ("redis", "rediss"),
-}
+_FERNET_KEY_BYTES = 32
+# Pydantic's words for a variable that names no setting, and for one that names a whole group.
+_UNKNOWN = ("extra_forbidden", "model_type")
 
 
 class LogFormat(StrEnum):
@@ -53,17 +54,36 @@ def _url_of(store: Store) -> AfterValidator:
     def check(value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in _SCHEMES[store]:
-            allowed = ", ".join(f"{scheme}://" for scheme in _SCHEMES[store])
-            message = f"a URL that starts with one of {allowed} is needed"
-            raise ValueError(message)
-        if store is not Store.POSTGRES and not parts.netloc:
-            message = "the URL names no host"
-            raise ValueError(message)
+        try:
+            read_address(store, value)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
         return value
 
     return AfterValidator(check)
+
+
+_FERNET_KEY_NEEDED = (
+    "a Fernet key is needed, 32 bytes as url-safe base64; this prints one: python -c 'from "
+    "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+)
+
+
+def _is_fernet_key(key: SecretStr) -> bool:
+    try:
+        return len(base64.urlsafe_b64decode(key.get_secret_value())) == _FERNET_KEY_BYTES
+    except ValueError:
+        return False
+
+
+def _read_list(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        message = 'a JSON list is needed, as in ["…", "…"]'
+        raise ValueError(message) from None  # the cause holds the text
 
 
 class _Group(BaseModel):
@@ -179,9 +199,17 @@ class SecuritySettings(_Group):
     encryption_key: SecretStr | None = Field(
         None, description="Fernet key (32 bytes, url-safe base64) for tokens at rest"
     )
-    previous_encryption_keys: tuple[SecretStr, ...] = Field(
+    previous_encryption_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_read_list)] = Field(
         (), description="JSON list of older keys that still open what they closed"
     )
+
+    @field_validator("encryption_key", "previous_encryption_keys")
+    @classmethod
+    def _are_fernet_keys(cls, value: Any) -> Any:
+        for key in value if isinstance(value, tuple) else [value]:
+            if key is not None and not _is_fernet_key(key):
+                raise ValueError(_FERNET_KEY_NEEDED)
+        return value
 
 
 class ConsoleSettings(_Group):
@@ -192,6 +220,14 @@ class ConsoleSettings(_Group):
     basic_auth: SecretStr | None = Field(
         None, description="user:password of the console; needed on any but a loopback address"
     )
+
+    @field_validator("basic_auth")
+    @classmethod
+    def _has_user_and_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(value.get_secret_value().partition(":")):
+            message = "user:password is needed, both not empty"
+            raise ValueError(message)
+        return value
 
     @model_validator(mode="after")
     def _open_on_loopback_only(self) -> "ConsoleSettings":
@@ -221,6 +257,8 @@ class Settings(BaseSettings):
         env_nested_delimiter="_",
         env_nested_max_split=1,
         env_ignore_empty=True,
+        # A whole group as JSON is no setting of ours; decoding it would fail before it is told.
+        enable_decoding=False,
         frozen=True,
         extra="forbid",
     )
@@ -295,9 +333,7 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         # An unknown variable is in the list already, with the name that was probably meant.
-        faults += [
-            _fault_line(fault) for fault in error.errors() if fault["type"] != "extra_forbidden"
-        ]
+        faults += [_fault_line(fault) for fault in error.errors() if fault["type"] not in _UNKNOWN]
         raise SettingsError("\n".join(faults)) from None  # the cause would print the values
     if faults:
         raise SettingsError("\n".join(faults))

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import psycopg
 import redis
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -21,7 +19,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from samplemind.endpoints import Store
-from samplemind.errors import StoreUnavailableError
+from samplemind.errors import SettingsError, StoreUnavailableError
+from samplemind.urls import libpq_url, read_address
 
 TIMEOUT_S = 3
 
@@ -55,23 +54,20 @@ def ask(store: Store, url: SecretStr) -> StoreReport:
     Raises:
         StoreUnavailableError: it did not answer within seconds, or refused the password.
     """
+    try:
+        # The drivers quote from what they cannot read, and that may be a part of the password.
+        read_address(store, url)
+    except SettingsError as error:
+        raise StoreUnavailableError(str(error)) from None
     return _QUESTIONS[store](url.get_secret_value())
 
 
 def address_of(store: Store, url: SecretStr) -> str:
     """Return host and port of a URL, without user and password."""
-    text = url.get_secret_value()
-    if store is not Store.POSTGRES:
-        return urlsplit(text).netloc.rpartition("@")[2]
-    fields = conninfo_to_dict(_libpq_url(text))
-    hosts = str(fields.get("host") or "localhost").split(",")
-    ports = str(fields.get("port") or "5432").split(",")
-    ports += ports[-1:] * (len(hosts) - len(ports))
-    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
-
-
-def _libpq_url(url: str) -> str:
-    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+    try:
+        return read_address(store, url)
+    except SettingsError:
+        return "an unreadable URL"
 
 
 @contextmanager
@@ -88,7 +84,7 @@ def _reported(product: str, *errors: type[Exception]) -> Iterator[None]:
 def _ask_postgres(url: str) -> StoreReport:
     with (
         _reported("PostgreSQL", psycopg.Error),
-        psycopg.connect(_libpq_url(url), connect_timeout=TIMEOUT_S, autocommit=True) as connection,
+        psycopg.connect(libpq_url(url), connect_timeout=TIMEOUT_S, autocommit=True) as connection,
     ):
         row = connection.execute(
             "SELECT current_setting('server_version'), clock_timestamp()"

@@ -1,5 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from traceback import format_exception
 
 import pytest
 from pydantic import SecretStr
@@ -17,7 +18,8 @@ from samplemind.embedded.checks import (
 )
 from samplemind.embedded.probes import StoreReport
 from samplemind.endpoints import Store
-from samplemind.settings import SecuritySettings, load_settings
+from samplemind.errors import SettingsError
+from samplemind.settings import load_settings
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _EXTENSIONS = {
@@ -127,11 +129,36 @@ def test_a_url_that_does_not_answer_is_a_failure_that_names_its_variable(tmp_pat
     assert "hush" not in str(finding)
 
 
-def test_a_key_that_is_none_is_a_failure(tmp_path):
-    security = SecuritySettings(encryption_key=SecretStr("no key"))
-    settings = load_settings().model_copy(update={"home": tmp_path, "security": security})
-    failed = [finding for finding in examine(settings) if finding.verdict is Verdict.FAIL]
-    assert [finding.check for finding in failed] == ["encryption key"]
+_UNREADABLE = [
+    (Store.POSTGRES, "postgresql://me:hush%zzhush@127.0.0.1:9/x"),
+    (Store.POSTGRES, "postgresql://me:hush/hush@127.0.0.1:9/x"),
+    (Store.POSTGRES, "postgresql://127.0.0.1:hush/x"),
+    (Store.MONGO, "mongodb://me:hu:sh@127.0.0.1:9/"),
+    (Store.MONGO, "mongodb+srv://me:hush/hush@example.invalid/"),
+    (Store.BROKER, "redis://:hush/hush@127.0.0.1:9/0"),
+    (Store.CACHE, "redis://me:12/hush@127.0.0.1:9/0"),
+    (Store.CACHE, "redis://127.0.0.1:9/0?password_=hush"),
+]
+
+
+@pytest.mark.parametrize(("store", "url"), _UNREADABLE)
+def test_of_a_url_that_cannot_be_read_no_part_is_shown(store, url, tmp_path):
+    settings = load_settings().with_urls({store: SecretStr(url)})
+    settings = settings.model_copy(update={"home": tmp_path})
+    (finding,) = [each for each in examine(settings) if each.verdict is Verdict.FAIL]
+    assert "cannot be read" in finding.message
+    assert "hush" not in f"{finding} {list(effective_settings(settings, {}))}"
+
+
+@pytest.mark.parametrize(("store", "url"), _UNREADABLE)
+def test_a_url_that_cannot_be_read_stops_the_process_before_anything_shows_it(
+    store, url, monkeypatch
+):
+    monkeypatch.setenv(f"SAMPLEMIND_{store.name}_URL", url)
+    with pytest.raises(SettingsError, match="percent-encoded") as caught:
+        load_settings()
+    printed = "".join(format_exception(caught.value))
+    assert "hush" not in printed
 
 
 def test_effective_settings_show_where_each_comes_from_and_no_secret(monkeypatch):

@@ -1,7 +1,9 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from samplemind.endpoints import Store, read_endpoints, remove_endpoints, write_endpoints
@@ -58,6 +60,14 @@ def test_settings_cannot_be_changed():
         ("SAMPLEMIND_POSTGRES_URL", "mysql://u:hush@h/x", "postgresql://"),
         ("SAMPLEMIND_BROKER_URL", "redis://", "names no host"),
         ("SAMPLEMIND_LOG_LEVEL", "LOUD", "DEBUG"),
+        ("SAMPLEMIND_POSTGRES", "xyz", "did you mean"),
+        ("SAMPLEMIND_POSTGRES", '{"pool_size": 3}', "did you mean"),
+        ("SAMPLEMIND_SECURITY_ENCRYPTION_KEY", "x", "Fernet key"),
+        ("SAMPLEMIND_SECURITY_ENCRYPTION_KEY", "aHVzaA==", "Fernet key"),
+        ("SAMPLEMIND_SECURITY_PREVIOUS_ENCRYPTION_KEYS", "x", "JSON list"),
+        ("SAMPLEMIND_SECURITY_PREVIOUS_ENCRYPTION_KEYS", '["x"]', "Fernet key"),
+        ("SAMPLEMIND_CONSOLE_BASIC_AUTH", "hush", "user:password"),
+        ("SAMPLEMIND_CONSOLE_BASIC_AUTH", "ada:", "user:password"),
         ("SAMPLEMIND_BROKER_LEASE_S", "4", "at least three times"),
         ("SAMPLEMIND_WORKER_SOFT_TIME_LIMIT_S", "900", "less than worker.time_limit_s"),
         ("SAMPLEMIND_CONSOLE_HOST", "0.0.0.0", "SAMPLEMIND_CONSOLE_BASIC_AUTH"),  # noqa: S104
@@ -68,6 +78,13 @@ def test_a_wrong_value_is_one_readable_line(monkeypatch, variable, value, expect
     faults = _faults()
     assert len(faults) == 1
     assert expected in faults[0]
+
+
+def test_older_keys_are_a_json_list(monkeypatch):
+    keys = [Fernet.generate_key().decode() for _ in range(2)]
+    monkeypatch.setenv("SAMPLEMIND_SECURITY_PREVIOUS_ENCRYPTION_KEYS", json.dumps(keys))
+    previous = load_settings().security.previous_encryption_keys
+    assert [key.get_secret_value() for key in previous] == keys
 
 
 def test_all_faults_are_told_at_once(monkeypatch):
