@@ -1,5 +1,6 @@
 """Jobs that keep the search index fresh."""
 
+from samplemind.jobs.client import publish
 from samplemind.jobs.payloads import IndexDirty, ReconcileIndex
 from samplemind.search.indexer import drain
 from samplemind.search.reconcile import reconcile
@@ -18,4 +19,4 @@ def index_dirty() -> None:
 def reconcile_index() -> None:
     """Mark what differs between the library and the index, then write it."""
     if run(reconcile(connections())).total:
-        index_dirty.delay()
+        publish(app, [IndexDirty()])

@@ -14,7 +14,11 @@ from samplemind.repositories.users import UserRepository
 
 
 async def write_batch(
-    connections: Connections, paths: Sequence[Path], *, owner: str | None = None
+    connections: Connections,
+    paths: Sequence[Path],
+    *,
+    owner: str | None = None,
+    batch_id: UUID | None = None,
 ) -> BatchPlan:
     """Store a batch of the audio files that the paths stand for; nothing is published yet.
 
@@ -22,6 +26,7 @@ async def write_batch(
         paths: files, taken as they are, and folders, which stand for the audio files below them.
         owner: email of the user whose files they are, made without a password where there is
             none; None: the library's own.
+        batch_id: chosen by a caller who may have to repeat this; None: a new one.
 
     Raises:
         InvalidInputError: no path was named, there are too many files, or `owner` is no address.
@@ -31,7 +36,9 @@ async def write_batch(
         message = "name at least one file or folder"
         raise InvalidInputError(message)
     owner_id = None if owner is None else await _owner_id(connections, owner)
-    return await plan(connections, find_audio_files(paths), owner_id=owner_id, roots=paths)
+    return await plan(
+        connections, find_audio_files(paths), owner_id=owner_id, batch_id=batch_id, roots=paths
+    )
 
 
 async def _owner_id(connections: Connections, email: str) -> UUID:

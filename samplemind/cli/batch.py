@@ -67,7 +67,8 @@ def show(batch_id: UUID, as_json: bool) -> None:
     """
 
     async def work(connections: Connections) -> tuple[Progress, list[dict[str, str]]]:
-        return await progress(connections, batch_id), await errors_of(connections, batch_id)
+        now = await progress(connections, batch_id)
+        return now, await errors_of(connections, now)
 
     _print(*with_connections(work), as_json)
 
@@ -83,7 +84,7 @@ def watch(batch_id: UUID, as_json: bool) -> None:
 
     async def work(connections: Connections) -> tuple[Progress, list[dict[str, str]]]:
         now = await follow(connections, batch_id)
-        return now, await errors_of(connections, batch_id)
+        return now, await errors_of(connections, now)
 
     _print(*with_connections(work), as_json)
 
@@ -144,7 +145,7 @@ def retry(batch_id: UUID, as_json: bool) -> None:
 
 def _print(now: Progress, errors: list[dict[str, str]], as_json: bool) -> None:
     if not as_json:
-        print_summary(now, errors)
+        print_summary(now, errors, all_errors=True)
         return
     found: dict[str, Any] = {"id": now.batch_id, **counts(now), "items_failed": errors}
     print_json(found)

@@ -16,6 +16,7 @@ from samplemind.cli.stack import down, up
 from samplemind.connections.resources import Connections
 from samplemind.demo.pack import PACK_NAME, write_pack
 from samplemind.embedded.services import list_services
+from samplemind.endpoints import Store
 from samplemind.errors import ServerStartError
 from samplemind.jobs.client import Jobs
 from samplemind.search.filters import Filters, Range
@@ -28,7 +29,9 @@ _SHOWN = 5
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="In a temporary home; stop and remove all at the end.")
+@click.option(
+    "--once", is_flag=True, help="With stores of its own, stopped and removed at the end."
+)
 @click.pass_context
 def demo(context: click.Context, once: bool) -> None:
     """Start everything, ingest a small pack that is synthesised here, and search it.
@@ -51,7 +54,9 @@ def demo(context: click.Context, once: bool) -> None:
 
 @contextmanager
 def _temporary_home() -> Iterator[None]:
-    before = os.environ.get(f"{PREFIX}HOME")
+    # Also without the stores' URLs: what a demo writes must not stay in a real library.
+    changed = [f"{PREFIX}HOME", *(f"{PREFIX}{store.name}_URL" for store in Store)]
+    before = {name: os.environ.pop(name) for name in changed if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="samplemind-demo-") as home:
         # As root, PostgreSQL runs as another account, which must get in.
         Path(home).chmod(0o711)
@@ -59,9 +64,8 @@ def _temporary_home() -> Iterator[None]:
         try:
             yield
         finally:
-            os.environ.pop(f"{PREFIX}HOME")
-            if before is not None:
-                os.environ[f"{PREFIX}HOME"] = before
+            del os.environ[f"{PREFIX}HOME"]
+            os.environ.update(before)
 
 
 def _show(context: click.Context) -> None:
@@ -82,7 +86,7 @@ async def _ingest(connections: Connections, folder: Path) -> None:
     async with Jobs(connections.settings) as jobs:
         submission = await jobs.submit_batch([folder])
     now = await follow(connections, submission.batch_id)
-    print_summary(now, await errors_of(connections, submission.batch_id))
+    print_summary(now, await errors_of(connections, now))
     if now.failed:
         message = "the pack could not be analysed: see the lines above"
         raise ServerStartError(message)

@@ -33,9 +33,13 @@ async def follow(connections: Connections, batch_id: UUID) -> Progress:
             await asyncio.sleep(_POLL_S)
 
 
-async def errors_of(connections: Connections, batch_id: UUID) -> list[dict[str, str]]:
+async def errors_of(connections: Connections, now: Progress) -> list[dict[str, str]]:
     """Return each failed file as path, code and message."""
-    return [_error(item) for item in await failed_items(connections, batch_id)]
+    if not now.failed:
+        return []
+    return [
+        _error(item) for item in await failed_items(connections, now.batch_id, limit=now.failed)
+    ]
 
 
 def counts(now: Progress) -> dict[str, Any]:
@@ -53,22 +57,24 @@ def counts(now: Progress) -> dict[str, Any]:
     }
 
 
-def print_summary(now: Progress, errors: Sequence[dict[str, str]]) -> None:
-    """Print one line on the batch, and the files that failed."""
+def print_summary(
+    now: Progress, errors: Sequence[dict[str, str]], *, all_errors: bool = False
+) -> None:
+    """Print one line on the batch, and the files that failed: the first ones, or all."""
     console.print(
         f"Batch {now.batch_id} {now.state.value}: {now.done} analysed, {now.skipped} unchanged, "
         f"{now.failed} failed of {now.total} in {now.seconds:.1f} s",
         soft_wrap=True,
     )
     if errors:
-        shown = errors[:_SHOWN_FAILURES]
+        shown = errors if all_errors else errors[:_SHOWN_FAILURES]
         print_table(
             ("file", "code", "what to do"),
             ((error["path"], error["code"], error["message"]) for error in shown),
         )
-        if now.failed > len(shown):
+        if len(errors) > len(shown):
             console.print(
-                f"… and {now.failed - len(shown)} more: samplemind batch show {now.batch_id}"
+                f"… and {len(errors) - len(shown)} more: samplemind batch show {now.batch_id}"
             )
 
 

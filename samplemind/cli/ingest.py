@@ -70,4 +70,4 @@ def _wait(submission: Submission, as_json: bool) -> None:
 
 async def _ended(connections: Connections, batch_id: UUID) -> tuple[Progress, list[dict[str, str]]]:
     now = await follow(connections, batch_id)
-    return now, await errors_of(connections, batch_id)
+    return now, await errors_of(connections, now)

@@ -74,10 +74,10 @@ def similar(file_or_id: str, as_json: bool, limit: int, **narrow: Any) -> None:
         filters = await _filters(connections, **narrow)
         async with connections.postgres.session() as session:
             file_id = _as_id(file_or_id) or await find_by_path(session, path)
-            if file_id is not None:
-                vector, version = await stored_vector(session, file_id)
-            else:
-                vector, version = _measured(Path(file_or_id), connections.settings.audio)
+            stored = await stored_vector(session, file_id) if file_id else None
+        # Between the transactions, because a long file takes seconds.
+        vector, version = stored or _measured(Path(file_or_id), connections.settings.audio)
+        async with connections.postgres.session() as session:
             return await find_similar(
                 session, vector, version, filters=filters, exclude=file_id, limit=limit
             )

@@ -8,6 +8,7 @@ its messages is, so a message never names what is not there. A publish that fail
 nothing: the rescue publishes the rest.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,24 +76,32 @@ class Jobs:
             self._connections = None
 
     async def submit_batch(
-        self, paths: Iterable[str | Path], *, owner: str | None = None
+        self,
+        paths: Iterable[str | Path],
+        *,
+        owner: str | None = None,
+        batch_id: UUID | None = None,
     ) -> Submission:
         """Submit files for analysis; folders stand for the audio files below them.
 
         Args:
             paths: files and folders, as the workers will see them.
             owner: email of the user whose files they are; none: the library's own.
+            batch_id: chosen by the caller (`samplemind.ids.new_id`), so that the call can be
+                repeated after an error: the same id is the same batch. None: a new one.
 
         Raises:
-            NotFoundError: a path does not exist.
-            InvalidInputError: more files than a batch may have.
-            StoreUnavailableError: a store did not answer; nothing was submitted, or the rescue
-                will finish it.
+            InvalidInputError: no path, more files than a batch may have, or no email address.
+            StoreUnavailableError: a store did not answer. Repeat it with the same `batch_id`; if
+                the batch was written already, the rescue publishes the rest by itself.
         """
         from samplemind.batches.submit import write_batch
 
-        plan = await write_batch(self._open(), [Path(path) for path in paths], owner=owner)
-        publish_chunks(self._celery, plan.batch_id, plan.chunks)
+        plan = await write_batch(
+            self._open(), [Path(path) for path in paths], owner=owner, batch_id=batch_id
+        )
+        # In a thread, because publishing waits for the broker and the caller's loop must not.
+        await asyncio.to_thread(publish_chunks, self._celery, plan.batch_id, plan.chunks)
         return Submission(plan.batch_id, plan.total)
 
     def _open(self) -> "Connections":

@@ -53,7 +53,7 @@ class SearchDocument(Base):
             postgresql_with={"m": 16, "ef_construction": 64},
             postgresql_ops={"embedding": "halfvec_cosine_ops"},
         ),
-        # `--owner`: one owner's files, in the order in which reconciliation streams them.
+        # `--owner`: one owner's files.
         Index("ix_search_documents_owner_id", "owner_id", "file_id"),
         # `--bpm`, `--key`, `--kind`: what producers narrow by.
         Index("ix_search_documents_tempo_bpm", "tempo_bpm"),

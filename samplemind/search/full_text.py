@@ -2,7 +2,7 @@
 
 Queries follow PostgreSQL's `websearch_to_tsquery`: words, "phrases", `or`, and a minus before what
 must not be there. Results are ranked by weight (title, then tags, pack, path) and closeness of the
-words; ties go to the newer file, so an order is always the same.
+words; ties go by id, so an order is always the same.
 """
 
 import html
@@ -51,7 +51,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The hits of one page, how many there are in all, and the milliseconds it took."""
+    """The hits of one page, how many there are in all, and the milliseconds it took.
+
+    By sound everything matches, so there `total` counts what passes the filters, up to a bound.
+    """
 
     took_ms: float
     total: int
