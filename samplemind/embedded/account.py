@@ -1,4 +1,7 @@
-"""As whom PostgreSQL runs when the platform runs as root, and what that account can reach.
+"""As whom PostgreSQL runs when the platform runs as root, what that account reaches and writes.
+
+Invariant: root never writes, or changes an owner, inside a directory that the account owns: the
+account could put a link there that leads root to any file. The account writes there itself.
 
 PostgreSQL refuses to run as root, with reason: SQL of a superuser can run programs. Reach is
 judged by mode bits; where an access list grants more, another directory is chosen in vain, which
@@ -8,12 +11,16 @@ is harmless.
 import os
 import pwd
 import stat
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from samplemind.errors import ServerStartError
 
 _CANDIDATES = ("postgres", "nobody")
+# What stood under either name, a link for instance, is replaced and never followed.
+_REPLACE = 'umask 077 && rm -f -- "$1.new" && cat >"$1.new" && mv -f -- "$1.new" "$1"'
+_APPEND = 'cat >>"$1"'
 
 
 @dataclass(frozen=True)
@@ -65,3 +72,41 @@ def _granted(path: Path, account: Account, owner_bit: int) -> bool:
     if status.st_gid == account.gid:
         return bool(status.st_mode & (owner_bit >> 3))
     return bool(status.st_mode & (owner_bit >> 6))
+
+
+def replace_as(account: Account | None, path: Path, text: str) -> None:
+    """Replace a file with the rights of the account (none: of this process), mode 0600.
+
+    Raises:
+        ServerStartError: it cannot be written.
+    """
+    _write_as(account, _REPLACE, path, text)
+
+
+def append_as(account: Account | None, path: Path, text: str) -> None:
+    """Append to a file with the rights of the account (none: of this process).
+
+    Raises:
+        ServerStartError: it cannot be written.
+    """
+    _write_as(account, _APPEND, path, text)
+
+
+def _write_as(account: Account | None, script: str, path: Path, text: str) -> None:
+    try:
+        result = subprocess.run(
+            ["/bin/sh", "-c", script, "sh", str(path)],
+            input=text,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            user=None if account is None else account.uid,
+            group=None if account is None else account.gid,
+            extra_groups=None if account is None else [],
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        message = f"{path} cannot be written: {error}"
+        raise ServerStartError(message) from error
+    if result.returncode != 0:
+        message = f"{path} cannot be written: {result.stderr.strip()}"
+        raise ServerStartError(message)

@@ -7,6 +7,7 @@ is durable: fsync stays on except in a stack that is made to be thrown away.
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import psycopg
 from psycopg import sql
 from pydantic import SecretStr
 
-from samplemind.embedded.account import Account
+from samplemind.embedded.account import Account, append_as, replace_as
 from samplemind.embedded.binaries import server_binary
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.placement import Placement, place_postgres
@@ -32,6 +33,7 @@ _SETTINGS_FILE = "samplemind.conf"
 _CONNECT_TIMEOUT_S = 5
 _BACKENDS_GRACE_S = 10
 _POLL_S = 0.05
+_PID_LINE_BYTES = 32
 
 # Each value stands for a machine of 2 cores and 4 GiB that runs workers as well.
 _SETTINGS: tuple[tuple[str, str, str], ...] = (
@@ -105,7 +107,7 @@ class PostgresServer(Server):
         if not (data / "PG_VERSION").is_file():
             self._make_cluster(data)
         _clear_stale_lock(data)
-        self._write(data / _SETTINGS_FILE, self._settings(port))
+        replace_as(self.account, data / _SETTINGS_FILE, self._settings(port))
         return [str(self.placement.programs / "postgres"), "-D", str(data)]
 
     def complete(self, port: int) -> None:
@@ -146,18 +148,19 @@ class PostgresServer(Server):
         return "".join(f"{name} = '{value}'\n" for name, value in values)
 
     def _make_cluster(self, data: Path) -> None:
+        # Both lie in the directory above the data, which the account does not own.
         draft = data.with_name("postgres.new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         self._give_away(draft)
         password_file = data.with_name("postgres.password")
         try:
-            self._write(password_file, self.password.get_secret_value())
+            self._write_password(password_file)
             self._run_initdb(draft, password_file)
         finally:
             password_file.unlink(missing_ok=True)
-        with (draft / "postgresql.conf").open("a") as settings:
-            settings.write(f"\ninclude_if_exists = '{_SETTINGS_FILE}'\n")
+        include = f"\ninclude_if_exists = '{_SETTINGS_FILE}'\n"
+        append_as(self.account, draft / "postgresql.conf", include)
         draft.rename(data)
 
     def _run_initdb(self, data: Path, password_file: Path) -> None:
@@ -191,16 +194,17 @@ class PostgresServer(Server):
             message = f"initdb failed:\n{result.stderr.strip()}"
             raise ServerStartError(message)
 
-    def _write(self, path: Path, text: str) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    def _write_password(self, path: Path) -> None:
+        path.unlink(missing_ok=True)  # of a start that was killed
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(text)
+            file.write(self.password.get_secret_value())
         self._give_away(path)
 
     def _give_away(self, path: Path) -> None:
         account = self.account
         if account is not None:
-            os.chown(path, account.uid, account.gid)
+            os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def _clear_stale_lock(data: Path) -> None:
@@ -210,15 +214,33 @@ def _clear_stale_lock(data: Path) -> None:
     handles by itself, with checks of shared memory that must not be taken from it.
     """
     lock = data / "postmaster.pid"
-    if not lock.exists():
+    pid = _recorded_pid(lock)
+    if pid is None:
         return
     # What a killed postmaster leaves notices that within moments.
     deadline = time.monotonic() + _BACKENDS_GRACE_S
     while _processes_in(data) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    pid = int(lock.read_text().split(maxsplit=1)[0])
     if psutil.pid_exists(pid) and not _processes_in(data):
-        lock.unlink()
+        lock.unlink(missing_ok=True)
+
+
+def _recorded_pid(lock: Path) -> int | None:
+    # The account may have put anything there: a link is not followed, a pipe not waited for.
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = f"{lock} cannot be read: {error.strerror}"
+        raise ServerStartError(message) from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            message = f"{lock} is no file of PostgreSQL's: remove it"
+            raise ServerStartError(message)
+        first, _, _ = file.read(_PID_LINE_BYTES).partition(b"\n")
+    # PostgreSQL judges what is not as it writes it.
+    return int(first) if first.isdigit() else None
 
 
 def _processes_in(data: Path) -> list[psutil.Process]:

@@ -172,6 +172,32 @@ def test_a_lock_file_whose_pid_is_now_another_programs_is_no_obstacle(home):
     stack.stop()
 
 
+def test_links_in_postgres_own_directory_lead_nobody_elsewhere(home, tmp_path):
+    """Its account owns the directory, so as root nothing may be written or opened there."""
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    before = victim.stat()
+    with EmbeddedStack(home, [Store.POSTGRES], durable=False):
+        pass
+    data = (home / "data" / "postgres").resolve()
+    for name in ("samplemind.conf", "samplemind.conf.new"):
+        (data / name).unlink(missing_ok=True)
+        (data / name).symlink_to(victim)
+    os.mkfifo(data / "postmaster.pid")  # without a writer: whoever opens it waits for ever
+    with pytest.raises(ServerStartError, match=r"postmaster\.pid"):
+        EmbeddedStack(home, [Store.POSTGRES], durable=False).start()
+    (data / "postmaster.pid").unlink()
+    with EmbeddedStack(home, [Store.POSTGRES], durable=False):
+        assert not (data / "samplemind.conf").is_symlink()
+    after = victim.stat()
+    assert victim.read_text() == "untouched"
+    assert (after.st_uid, after.st_gid, after.st_mode) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_mode,
+    )
+
+
 def test_a_server_that_cannot_start_is_reported_with_its_log_and_nothing_runs_on(home):
     StackHome(home).prepare(None)
     (home / "data" / "broker").mkdir()
