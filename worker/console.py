@@ -1,14 +1,12 @@
-"""The operators' console: Flower, with its address left where others find it.
+"""The operators' console: Flower.
 
 Invariant: without a password the console shows and does nothing: Flower's interface for sending
 and revoking jobs answers only to whoever signed in.
 """
 
 import atexit
-import json
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from flower.app import Flower
@@ -25,11 +23,6 @@ _SAVE_MS = 30_000
 _log = get_logger(__name__)
 
 
-def address_file(settings: Settings) -> Path:
-    """Return the file in which a running console leaves `{"address": "http://…"}`."""
-    return run_directory(settings) / "console.json"
-
-
 def serve(settings: Settings) -> None:
     """Serve the console until SIGTERM."""
     _set_options(settings)
@@ -37,15 +30,10 @@ def serve(settings: Settings) -> None:
     app.conf.imports = ()
     console = Flower(capp=app, options=default_options, **flower_settings)
     port = console.start_http_server()
-    address = f"http://{_bracketed(settings.console.host)}:{port}"
-    _leave_address(settings, address)
     atexit.register(console.stop)
     signal.signal(signal.SIGTERM, _exit)
-    _log.info("console_ready", address=address)
-    try:
-        console.start()
-    finally:
-        address_file(settings).unlink(missing_ok=True)
+    _log.info("console_ready", host=settings.console.host, port=port)
+    console.start()
 
 
 def _set_options(settings: Settings) -> None:
@@ -63,17 +51,6 @@ def _set_options(settings: Settings) -> None:
     }
     for name, value in options.items():
         setattr(default_options, name, value)
-
-
-def _leave_address(settings: Settings, address: str) -> None:
-    path = address_file(settings)
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps({"address": address}))
-    draft.replace(path)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _exit(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The sign of life that each process leaves in Redis: key `sm:heartbeat:<role>`.
+"""The sign of life that each process leaves in Redis, under a key of its own (`jobs.wire`).
 
 Invariant: it is written by the loop that does the work, so that it stops where that loop stops,
 even if the process is still there. It says nothing about a single job.
@@ -16,32 +16,28 @@ from celery.worker.consumer.tasks import Tasks
 from redis import Redis
 from redis.exceptions import RedisError
 
-from samplemind.jobs.wire import KEY_PREFIX
+from samplemind.jobs.wire import HEARTBEAT_LIFE_S, heartbeat_key
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
 from worker.broker import connect_broker
 
 PACE_S = 5
-LIFE_S = 15
 
 _log = get_logger(__name__)
 
 
-def heartbeat_key(role: str) -> str:
-    """Return the key under which the processes of that role leave their sign of life."""
-    return f"{KEY_PREFIX}heartbeat:{role}"
-
-
 def beat(client: Redis, role: str, queues: Iterable[str]) -> None:
-    """Leave a sign of life that lasts `LIFE_S` seconds."""
+    """Leave a sign of life that lasts `HEARTBEAT_LIFE_S` seconds."""
+    pid, host = os.getpid(), socket.gethostname()
     value = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "role": role,
+        "pid": pid,
+        "host": host,
         "time": datetime.now(UTC).isoformat(),
         "queues": sorted(queues),
     }
     try:
-        client.set(heartbeat_key(role), json.dumps(value), ex=LIFE_S)
+        client.set(heartbeat_key(role, host, pid), json.dumps(value), ex=HEARTBEAT_LIFE_S)
     except RedisError as error:
         # A sign that could not be left is missed by whoever looks for it, which is its purpose.
         _log.warning("heartbeat_not_written", error=str(error))

@@ -14,9 +14,10 @@ import warnings
 
 from samplemind.audio.threads import limit_threads
 from samplemind.errors import SampleMindError
+from samplemind.jobs.wire import RoleName
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
-from worker.roles import BEAT, CONSOLE, ROLES, Role, run_directory
+from worker.roles import ROLES, Role, run_directory
 
 SCHEDULE = "schedules.beat:BEAT_SCHEDULE"
 """The table of periodic jobs, named as a string because `worker` lies below `schedules`."""
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         return 2
     configure_logging(settings.log)
     _prepare(settings)
-    if role.name == CONSOLE:
+    if role.name is RoleName.CONSOLE:
         _run_console(settings)
     else:
         _run_celery(role, settings, arguments[1:])
@@ -46,7 +47,10 @@ def main(arguments: list[str]) -> int:
 
 def _prepare(settings: Settings) -> None:
     limit_threads()
-    run_directory(settings).mkdir(parents=True, exist_ok=True)
+    run = run_directory(settings)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    # What waits here names jobs and their arguments: for the owner only.
+    run.mkdir(mode=0o700, exist_ok=True)
 
 
 def _run_celery(role: Role, settings: Settings, extra: list[str]) -> None:
@@ -59,7 +63,7 @@ def _run_celery(role: Role, settings: Settings, extra: list[str]) -> None:
     warnings.simplefilter("ignore", SecurityWarning)
     for module in role.preload:
         importlib.import_module(module)
-    if role.name == BEAT:
+    if role.name is RoleName.BEAT:
         app.conf.beat_schedule = _load(SCHEDULE)
     # Not app.start(): it forgets the exit code, and a worker that failed would look well.
     command_line.main(args=["--app=worker.app", *role.arguments(settings), *extra])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from samplemind.jobs.wire import Queue
+from samplemind.jobs.wire import Queue, RoleName
 from samplemind.settings import Settings
 
 
@@ -17,7 +17,7 @@ from samplemind.settings import Settings
 class Role:
     """One kind of process, started as `python -m worker.main NAME`."""
 
-    name: str
+    name: RoleName
     purpose: str
     queues: tuple[Queue, ...] = ()
     """What it takes jobs from, the most urgent first; none: it runs no jobs."""
@@ -30,7 +30,7 @@ class Role:
         """Return the arguments for Celery's command line; the console takes none."""
         if self.queues:
             return self._worker_arguments(settings)
-        if self.name == BEAT:
+        if self.name is RoleName.BEAT:
             return ["--quiet", "beat", f"--schedule={run_directory(settings) / 'beat'}"]
         return []
 
@@ -51,27 +51,22 @@ class Role:
         ]
 
 
-AUDIO = "audio"
-INDEX = "index"
-BEAT = "beat"
-CONSOLE = "console"
-
 _ROLES = (
     Role(
-        AUDIO,
+        RoleName.AUDIO,
         "analyses audio, one process for each core",
         queues=(Queue.AUDIO,),
         processes=lambda settings: settings.worker.audio_concurrency or available_cores(),
         preload=("samplemind.audio.analysis",),
     ),
     Role(
-        INDEX,
+        RoleName.INDEX,
         "writes the search index and runs everything that is not audio",
         queues=(Queue.INTERACTIVE, Queue.INDEX, Queue.DEFAULT, Queue.MAINTENANCE),
         processes=lambda settings: settings.worker.index_concurrency,
     ),
-    Role(BEAT, "sends the periodic jobs"),
-    Role(CONSOLE, "shows workers and jobs to operators"),
+    Role(RoleName.BEAT, "sends the periodic jobs"),
+    Role(RoleName.CONSOLE, "shows workers and jobs to operators"),
 )
 
 ROLES: dict[str, Role] = {role.name: role for role in _ROLES}
@@ -79,7 +74,7 @@ ROLES: dict[str, Role] = {role.name: role for role in _ROLES}
 
 
 def run_directory(settings: Settings) -> Path:
-    """Return where a process leaves what it must find again: addresses, the schedule's state."""
+    """Return where a process leaves what it must find again, such as the schedule's state."""
     return settings.home / "run"
 
 

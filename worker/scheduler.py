@@ -7,10 +7,10 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
+from samplemind.jobs.wire import RoleName
 from samplemind.settings import get_settings
 from worker.broker import connect_broker
 from worker.heartbeat import beat
-from worker.roles import BEAT
 
 
 class BeatingScheduler(PersistentScheduler):
@@ -25,5 +25,5 @@ class BeatingScheduler(PersistentScheduler):
     def tick(self, *arguments: Any, **options: Any) -> Any:
         """Send what is due; return seconds until the next look."""
         seconds = super().tick(*arguments, **options)
-        beat(self._client, BEAT, ())
+        beat(self._client, RoleName.BEAT, ())
         return seconds

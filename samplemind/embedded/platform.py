@@ -12,13 +12,16 @@ from enum import StrEnum
 
 from samplemind.embedded.home import HomeLock, StackHome
 from samplemind.embedded.process import ProcessRecord
+from samplemind.jobs.wire import RoleName
 from samplemind.settings import Settings
-
-CONSOLE = "console"
 
 # Beat stops first, so that no new jobs come; the workers drain side by side; the console, which
 # shows that, is last. They start in reverse.
-STOP_ORDER: tuple[tuple[str, ...], ...] = (("beat",), ("audio", "index"), (CONSOLE,))
+STOP_ORDER: tuple[tuple[RoleName, ...], ...] = (
+    (RoleName.BEAT,),
+    (RoleName.AUDIO, RoleName.INDEX),
+    (RoleName.CONSOLE,),
+)
 ROLES: tuple[str, ...] = tuple(role for group in reversed(STOP_ORDER) for role in group)
 
 _FILE = "supervisor.json"

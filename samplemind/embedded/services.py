@@ -5,13 +5,15 @@ URL, and shows addresses without passwords.
 """
 
 import json
+import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
+import psutil
 import redis
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
@@ -19,17 +21,25 @@ from redis.retry import Retry
 
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.placement import find_placement
-from samplemind.embedded.platform import CONSOLE, ROLES, supervised_roles
+from samplemind.embedded.platform import ROLES, supervised_roles
 from samplemind.embedded.ports import Ports
 from samplemind.embedded.probes import TIMEOUT_S, address_of, ask
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import StoreUnavailableError
+from samplemind.jobs.wire import HEARTBEAT_LIFE_S, HEARTBEAT_PATTERN, RoleName
 from samplemind.settings import Settings
 
-# Written by every process of the platform while its loop works; see worker.heartbeat.
-_HEARTBEAT = "sm:heartbeat:"
+_KINDS: dict[str, str] = {RoleName.CONSOLE: "console", RoleName.BEAT: "scheduler"}
+_SCAN_COUNT = 1000
 
-_KINDS = {CONSOLE: "console", "beat": "scheduler"}
+
+@dataclass(frozen=True)
+class Sign:
+    """A sign of life of a process; every machine on the broker leaves its own."""
+
+    role: str
+    host: str
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,11 @@ def list_processes(settings: Settings) -> list[Service]:
     home = StackHome(settings.home)
     roles = supervised_roles(home)
     shown = ROLES if roles is None else roles
-    signs = _read_signs(store_urls(settings).get(Store.BROKER), shown)
-    return [_process(home, settings, role, signs.get(role)) for role in shown]
+    signs = _read_signs(store_urls(settings).get(Store.BROKER)) if shown else []
+    return [
+        _process(home, settings, role, [sign for sign in signs if sign.role == role])
+        for role in shown
+    ]
 
 
 def store_urls(settings: Settings) -> dict[Store, SecretStr]:
@@ -101,26 +114,46 @@ def _store(home: StackHome, store: Store, url: SecretStr | None) -> Service:
     return Service(store.value, "store", address, pid, healthy=True, detail=detail)
 
 
-def _process(
-    home: StackHome, settings: Settings, role: str, sign: dict[str, Any] | None
-) -> Service:
+def _process(home: StackHome, settings: Settings, role: str, signs: Sequence[Sign]) -> Service:
     kind = _KINDS.get(role, "worker")
     pid = _pid(home, role)
-    address = console_address(home, settings) if role == CONSOLE else None
-    if role == CONSOLE and address is not None:
-        problem = _console_problem(address)
-    elif sign is None:
-        problem = "no sign of life in the last 15 s"
-    elif pid is not None and sign["pid"] != pid:
-        problem = "starting: the last sign of life is of the process before"
-    else:
-        problem = None
-    return Service(role, kind, address, pid, healthy=problem is None, detail=problem or "working")
+    if role == RoleName.CONSOLE:
+        address = console_address(home, settings)
+        problem = "has no address yet" if address is None else _console_problem(address)
+        return Service(
+            role, kind, address, pid, healthy=problem is None, detail=problem or "working"
+        )
+    healthy, detail = judge_signs(pid, socket.gethostname(), signs)
+    return Service(role, kind, None, pid, healthy=healthy, detail=detail)
+
+
+def judge_signs(pid: int | None, host: str, signs: Sequence[Sign]) -> tuple[bool, str]:
+    """Return whether a role is healthy here, and what to say of it.
+
+    Args:
+        pid: that of the process that runs here; none: no such process is on record here.
+        host: the name of this machine.
+        signs: those of the role, from every machine on the broker.
+    """
+    own = [sign for sign in signs if (sign.host, sign.pid) == (host, pid)]
+    # One of this machine's that has ended has only not lapsed yet.
+    others = [
+        f"{sign.host} (pid {sign.pid})"
+        for sign in signs
+        if sign not in own and (sign.host != host or psutil.pid_exists(sign.pid))
+    ]
+    elsewhere = f"on {', '.join(sorted(others))}" if others else ""
+    if own:
+        return True, f"working; also {elsewhere}" if others else "working"
+    if pid is None and others:
+        return True, f"working {elsewhere}"
+    missed = f"no sign of life in the last {HEARTBEAT_LIFE_S} s"
+    return False, f"{missed}; others work {elsewhere}" if others else missed
 
 
 def console_address(home: StackHome, settings: Settings) -> str | None:
     """Return where the console is, as far as it can be known from here."""
-    port = settings.console.port or Ports(home.run).known().get(CONSOLE)
+    port = settings.console.port or Ports(home.run).known().get(RoleName.CONSOLE)
     host = settings.console.host
     shown = f"[{host}]" if ":" in host else host  # an IPv6 address
     return None if port is None else f"http://{shown}:{port}"
@@ -141,10 +174,9 @@ def _pid(home: StackHome, name: str) -> int | None:
     return record.pid if record is not None and record.is_alive() else None
 
 
-def _read_signs(url: SecretStr | None, roles: Iterable[str]) -> dict[str, dict[str, Any]]:
-    names = list(roles)
-    if url is None or not names:
-        return {}
+def _read_signs(url: SecretStr | None) -> list[Sign]:
+    if url is None:
+        return []
     try:
         with redis.Redis.from_url(
             url.get_secret_value(),
@@ -152,8 +184,10 @@ def _read_signs(url: SecretStr | None, roles: Iterable[str]) -> dict[str, dict[s
             socket_connect_timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         ) as client:
-            found = client.mget([f"{_HEARTBEAT}{name}" for name in names])
+            keys = list(client.scan_iter(HEARTBEAT_PATTERN, count=_SCAN_COUNT))
+            found = client.mget(keys) if keys else []
     except redis.RedisError:
-        return {}  # shown with the broker itself
-    texts = cast("list[bytes | None]", found)
-    return {name: json.loads(text) for name, text in zip(names, texts, strict=True) if text}
+        return []  # shown with the broker itself
+    texts = cast("list[bytes | None]", found)  # none: it lapsed meanwhile
+    signs = [json.loads(text) for text in texts if text is not None]
+    return [Sign(sign["role"], sign["host"], sign["pid"]) for sign in signs]

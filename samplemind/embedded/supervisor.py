@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.platform import (
-    CONSOLE,
     STOP_ORDER,
     Phase,
     SupervisorState,
@@ -27,6 +26,7 @@ from samplemind.embedded.services import Service, list_processes
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store
 from samplemind.errors import SampleMindError, ServerStartError
+from samplemind.jobs.wire import RoleName
 from samplemind.log import get_logger
 from samplemind.settings import Settings
 
@@ -149,12 +149,12 @@ class Supervisor:
         process = self._processes[role]
         process.stop(signal.SIGTERM, 0)  # forgets the one that died
         self._home.rotate_log(role)
-        port = self._console_port() if role == CONSOLE else None
+        port = self._console_port() if role == RoleName.CONSOLE else None
         environment = process_environment(self._settings, console_port=port)
         process.spawn(role_command(role), environment=environment)
 
     def _console_port(self) -> int:
-        return self._settings.console.port or Ports(self._home.run).claim(CONSOLE)
+        return self._settings.console.port or Ports(self._home.run).claim(RoleName.CONSOLE)
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S

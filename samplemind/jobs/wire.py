@@ -1,7 +1,8 @@
-"""What a producer and a worker must agree on: queues, routes, and how the broker is spoken to.
+"""What the platform's processes must agree on: roles, queues, routes, the broker and its keys.
 
-Invariant: both sides take these from here, so a message that is published is a message that some
-worker consumes. This module never imports Celery or Kombu; it holds plain values for them.
+Invariant: all sides take these from here, so a message that is published is a message that some
+worker consumes, and a sign of life that is left is one that `samplemind status` finds. This module
+never imports Celery or Kombu; it holds plain values for them.
 """
 
 import ssl
@@ -13,6 +14,26 @@ from samplemind.settings import BrokerSettings
 
 KEY_PREFIX = "sm:"
 """Before every key of ours in the broker's Redis, so that it may be shared."""
+
+
+class RoleName(StrEnum):
+    """What a process of the platform is there for; `worker.roles` says how each works."""
+
+    AUDIO = "audio"
+    INDEX = "index"
+    BEAT = "beat"
+    CONSOLE = "console"
+
+
+HEARTBEAT_LIFE_S = 15
+"""Seconds after which a sign of life that is not renewed has lapsed."""
+HEARTBEAT_PATTERN = f"{KEY_PREFIX}heartbeat:*:*:*"
+"""Matches the key of every sign of life, for SCAN."""
+
+
+def heartbeat_key(role: str, host: str, pid: int) -> str:
+    """Return the key of one process's sign of life: each has its own, so none hides another."""
+    return f"{KEY_PREFIX}heartbeat:{role}:{host}:{pid}"
 
 
 class Queue(StrEnum):

@@ -1,14 +1,15 @@
 """What a worker makes of jobs that wait, fail, hang or kill its processes."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from samplemind.jobs.wire import HEARTBEAT_LIFE_S, heartbeat_key
 from tests.worker.processes import Workshop, open_workshop, wait_until
 from worker.deliveries import GIVEN_UP
-from worker.heartbeat import LIFE_S, heartbeat_key
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -93,11 +94,11 @@ def test_a_job_leaves_one_line_in_the_log(workshop: Workshop) -> None:
 
 
 def test_a_worker_leaves_a_sign_of_life_that_lapses(workshop: Workshop) -> None:
-    key = heartbeat_key("index")
+    key = heartbeat_key("index", socket.gethostname(), workshop.workers[0].pid)
     sign = json.loads(workshop.broker.client.get(key) or "{}")
     assert sign["pid"] == workshop.workers[0].pid
     assert sign["queues"] == ["default", "index", "interactive", "maintenance"]
-    assert 0 < workshop.broker.client.ttl(key) <= LIFE_S
+    assert 0 < workshop.broker.client.ttl(key) <= HEARTBEAT_LIFE_S
 
 
 def _status(workshop: Workshop, job_id: str) -> str | None:

@@ -3,6 +3,8 @@
 import base64
 import json
 import signal
+import socket
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from samplemind.jobs.wire import heartbeat_key
 from tests.worker.processes import WorkerProcess, Workshop, open_workshop, wait_until
-from worker.heartbeat import heartbeat_key
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -45,7 +47,7 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cast]:
 
 
 def test_a_console_with_a_password_lets_nobody_else_in(cast: Cast) -> None:
-    address = console_address(cast, "locked")
+    address = await_console(cast.locked_console)
     assert answer(f"{address}/workers") == 401
     assert answer(f"{address}/workers", user="ada:wrong") == 401
     assert answer(f"{address}/workers", user=f"ada:{PASSWORD}") == 200
@@ -54,7 +56,7 @@ def test_a_console_with_a_password_lets_nobody_else_in(cast: Cast) -> None:
 
 
 def test_a_console_without_a_password_shows_and_does_nothing(cast: Cast) -> None:
-    address = console_address(cast, "open")
+    address = await_console(cast.open_console)
     send = f"{address}/api/task/async-apply/probes.work"
     assert answer(f"{address}/workers") == 200
     assert answer(send, method="POST") in (401, 403)
@@ -63,19 +65,24 @@ def test_a_console_without_a_password_shows_and_does_nothing(cast: Cast) -> None
 
 def test_beat_sends_what_is_due_and_leaves_a_sign_of_life(cast: Cast) -> None:
     redis = cast.workshop.broker.client
-    key = heartbeat_key("beat")
+    key = heartbeat_key("beat", socket.gethostname(), cast.beat.pid)
     wait_until(lambda: redis.exists(key) == 1, seconds=30, what="beat beats")
     assert json.loads(redis.get(key) or "{}")["pid"] == cast.beat.pid
     # The index is drained every few seconds.
     wait_until(lambda: cast.workshop.broker.waiting("index") > 0, seconds=30, what="a job is sent")
 
 
+def test_what_a_process_leaves_is_for_its_owner_only(cast: Cast) -> None:
+    await_console(cast.open_console)
+    run = cast.workshop.directory / "open" / "run"
+    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+
+
 def test_each_of_them_leaves_when_it_is_told_to(cast: Cast) -> None:
-    console_address(cast, "open")
+    await_console(cast.open_console)
     for process in (cast.beat, cast.open_console):
         process.signal(signal.SIGTERM)
     assert [process.wait(15) for process in (cast.beat, cast.open_console)] == [0, 0]
-    assert not address_file(cast, "open").exists()
 
 
 def answer(address: str, *, method: str = "GET", user: str | None = None) -> int:
@@ -90,14 +97,11 @@ def answer(address: str, *, method: str = "GET", user: str | None = None) -> int
         return error.code
 
 
-def address_file(cast: Cast, home: str) -> Path:
-    return cast.workshop.directory / home / "run" / "console.json"
-
-
-def console_address(cast: Cast, home: str) -> str:
-    path = address_file(cast, home)
-    wait_until(path.exists, seconds=30, what="the console leaves its address")
-    address = str(json.loads(path.read_text())["address"])
+def await_console(process: WorkerProcess) -> str:
+    """Return the address of a console once it answers."""
+    wait_until(lambda: process.logged("console_ready"), seconds=30, what="the console is ready")
+    lines = [line for line in process.log.read_text().splitlines() if "console_ready" in line]
+    address = f"http://127.0.0.1:{json.loads(lines[0])['port']}"
     wait_until(lambda: answers(address), seconds=15, what="the console answers")
     return address
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from samplemind.jobs.wire import Queue, queue_for, transport_options
+from samplemind.embedded.platform import ROLES as SUPERVISED
+from samplemind.jobs.wire import Queue, RoleName, queue_for, transport_options
 from samplemind.settings import BrokerSettings, Settings
 from tests.worker.processes import REPOSITORY, open_workshop
 from worker.roles import ROLES
@@ -55,6 +56,10 @@ def test_a_worker_that_cannot_start_fails(tmp_path: Path) -> None:
         worker = workshop.start_process("index", "--queues=no-such-queue")
         assert worker.wait(30) == 1
         assert "no-such-queue" in worker.log.read_text()
+
+
+def test_what_the_supervisor_starts_are_the_roles_that_exist() -> None:
+    assert sorted(ROLES) == sorted(RoleName) == sorted(SUPERVISED)
 
 
 def test_every_queue_is_served_by_exactly_one_role() -> None:

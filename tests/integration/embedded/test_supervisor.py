@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from samplemind.embedded.home import HomeLock, StackHome
 from samplemind.embedded.process import ProcessRecord
 from samplemind.embedded.services import Service, list_services
-from samplemind.endpoints import read_endpoints
+from samplemind.endpoints import Store, read_endpoints
+from samplemind.jobs.wire import heartbeat_key
 from samplemind.settings import load_settings
 from tests.integration.embedded.conftest import Rows, kill_all, processes_of
 
@@ -88,6 +90,12 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     assert again.returncode == 0
     assert "running already" in again.stdout
     assert _supervisor(home) == supervisor
+
+    # Another machine on the same broker is told apart.
+    sign = json.dumps({"role": "audio", "host": "elsewhere", "pid": 1})
+    with redis.Redis.from_url(read_endpoints(home)[Store.BROKER].get_secret_value()) as client:
+        client.set(heartbeat_key("audio", "elsewhere", 1), sign)
+    assert _services(home)["audio"].detail == "working; also on elsewhere (pid 1)"
 
     # What dies is started again.
     for name in ("broker", "index"):
