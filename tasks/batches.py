@@ -3,6 +3,9 @@
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
+
+from celery.exceptions import SoftTimeLimitExceeded
 
 from samplemind import batches
 from samplemind.audio.analysis import ANALYZER_NAME, ANALYZER_VERSION, FileAnalysis, analyze_file
@@ -39,9 +42,12 @@ def analyze_batch(self: Job, **payload: Any) -> None:
 @app.task(base=Job, bind=True, name=RescueBatches.job_name)
 def rescue_batches(self: Job) -> None:
     """Publish again the parts of batches that nobody works on."""
-    for batch_id, first, last in run(batches.stalled(connections())):
+
+    def publish_again(batch_id: UUID, chunk: tuple[int, int]) -> None:
         # Another id than before: if the lost message turns up after all, both count once.
-        publish_chunks(app, batch_id, [(first, last)], attempt=self.request.id)
+        publish_chunks(app, batch_id, [chunk], attempt=self.request.id)
+
+    batches.republish(connections(), run=run, publish=publish_again)
 
 
 def _analyzer(audio: AudioSettings) -> batches.Analyzer:
@@ -55,4 +61,5 @@ def _analyzer(audio: AudioSettings) -> batches.Analyzer:
         version=ANALYZER_VERSION,
         analyze=analyze,
         hash_file=partial(hash_file, root=root, limits=limits),
+        interruptions=(SoftTimeLimitExceeded,),
     )

@@ -12,7 +12,7 @@ files have ids that follow from their content and path; the write that ends a ba
 state and epoch that were counted. Nothing here knows Celery.
 """
 
-from samplemind.batches.chunks import Analyzer, ChunkReport, Run, analyze_chunk
+from samplemind.batches.chunks import Analyzer, ChunkReport, analyze_chunk
 from samplemind.batches.claims import Claim, ClaimedItem, claim, extend, release
 from samplemind.batches.counting import Progress, progress
 from samplemind.batches.lifecycle import (
@@ -25,7 +25,8 @@ from samplemind.batches.lifecycle import (
 from samplemind.batches.outcomes import ItemOutcome
 from samplemind.batches.planning import BatchPlan, plan
 from samplemind.batches.recording import Recorded, record
-from samplemind.batches.rescue import stalled
+from samplemind.batches.rescue import republish, stalled
+from samplemind.batches.running import Run
 
 __all__ = [
     "Analyzer",
@@ -48,6 +49,7 @@ __all__ = [
     "progress",
     "record",
     "release",
+    "republish",
     "retry_failed",
     "stalled",
 ]

@@ -4,32 +4,41 @@ It is synchronous, because an analysis is processor time that a soft time limit 
 interrupt; what it awaits goes through `run`, to the loop that owns the connections.
 
 Invariant: whatever ends the loop, each item is ended, given back, or still under a claim that
-ends by itself. Nothing is analysed whose content was analysed before by the same version.
+ends by itself. Nothing is analysed whose content was analysed before by the same version. What one
+file raises ends that file's item and no other's.
 """
 
-import math
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from samplemind.audio.outcome import AudioRejectedError
-from samplemind.batches.claims import Claim, ClaimedItem, begin_trial, claim, extend, release
+from samplemind.batches.claims import (
+    Claim,
+    ClaimedItem,
+    begin_trial,
+    claim,
+    count_attempt,
+    release,
+)
 from samplemind.batches.outcomes import (
     ItemOutcome,
     can_reuse,
     outcome_of_analysis,
+    outcome_of_error,
     outcome_of_known,
     outcome_of_lost_worker,
     outcome_of_transient,
 )
 from samplemind.batches.recording import record
+from samplemind.batches.renewal import Renewal, renewing
+from samplemind.batches.running import Run
 from samplemind.connections.resources import Connections
 from samplemind.documents.audio_file import AudioFile, audio_file_id
-from samplemind.documents.batch_item import ItemState
 from samplemind.errors import TransientError
 from samplemind.log import get_logger
 from samplemind.repositories.audio_files import AudioFileRepository
@@ -37,18 +46,10 @@ from samplemind.repositories.audio_files import AudioFileRepository
 if TYPE_CHECKING:
     from samplemind.audio.analysis import FileAnalysis
 
-T = TypeVar("T")
-
 FLUSH_ITEMS = 16
 FLUSH_S = 1.0
 
 _log = get_logger(__name__)
-
-
-class Run(Protocol):
-    """Runs a coroutine on the loop that owns the connections, and returns its result."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,10 @@ class Analyzer:
         name: of the analyser.
         version: two versions' results stand side by side.
         analyze: takes the path and whether to work in a process of its own; raises
-            `TransientError` only.
+            `TransientError` where the machine is at fault. Anything else that it raises is held
+            against the file.
+        interruptions: errors that come from outside, in the middle of whatever runs, to end the
+            whole chunk: a soft time limit.
         hash_file: returns the SHA-256 of a file in hex; raises `AudioRejectedError` or
             `TransientError`.
     """
@@ -68,6 +72,7 @@ class Analyzer:
     version: str
     analyze: "Callable[[Path, bool], FileAnalysis]"
     hash_file: Callable[[Path], str]
+    interruptions: tuple[type[Exception], ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,13 +81,11 @@ class ChunkReport:
 
     Attributes:
         claimed: items that this run took.
-        ended: items that it ended, by state; what it lost to another worker isn't counted.
         again: items given back because the machine failed them; the job should be retried.
         stopped: the batch was cancelled, or another worker took the items.
     """
 
     claimed: int = 0
-    ended: dict[ItemState, int] = field(default_factory=dict)
     again: int = 0
     stopped: bool = False
 
@@ -109,15 +112,18 @@ def analyze_chunk(
         NotFoundError: there is no such batch.
     """
     taken = run(claim(connections, batch_id, first, last, job_id=job_id))
-    work = _ChunkWork(connections, taken, run, analyzer, queue_drain)
-    try:
-        work.go()
-    except TransientError:
-        # The store is away: the claim ends by itself, or at once for the same job.
-        raise
-    except BaseException:
-        work.give_back()
-        raise
+    if not taken.items:
+        return ChunkReport()
+    with renewing(connections, taken, run) as renewal:
+        work = _ChunkWork(connections, taken, run, analyzer, queue_drain, renewal)
+        try:
+            work.go()
+        except TransientError:
+            # The store is away: the claim ends by itself, or at once for the same job.
+            raise
+        except BaseException:
+            work.give_back()
+            raise
     return work.report
 
 
@@ -131,6 +137,7 @@ class _ChunkWork:
         run: Run,
         analyzer: Analyzer,
         queue_drain: Callable[[], None],
+        renewal: Renewal,
     ) -> None:
         self.report = ChunkReport(claimed=len(taken.items))
         self._connections = connections
@@ -138,16 +145,18 @@ class _ChunkWork:
         self._run = run
         self._analyzer = analyzer
         self._queue_drain = queue_drain
-        self._limits = connections.settings.batch
+        self._renewal = renewal
+        self._passed_on: tuple[type[Exception], ...] = (TransientError, *analyzer.interruptions)
+        self._max_attempts = connections.settings.batch.max_attempts
         self._begun = 0  # items before this place were begun
         self._unstored: list[ItemOutcome] = []
-        self._stored_at = self._extended_at = time.monotonic()
+        self._stored_at = time.monotonic()
 
     def go(self) -> None:
         """Work until all items are ended, or the claim is gone."""
         known = self._find_known()
         for item in self._claim.items:
-            if not self._still_ours():
+            if self._renewal.lost:
                 self.report.stopped = True
                 break
             self._begun += 1
@@ -171,39 +180,61 @@ class _ChunkWork:
 
     def _settle(self, item: ClaimedItem, known: AudioFile | None) -> ItemOutcome | None:
         """Return how the item ended; None if it has to be tried again."""
-        if item.trials >= self._limits.max_attempts:
+        if item.trials >= self._max_attempts:
             return outcome_of_lost_worker(item)
         try:
             if known is not None and self._is_unchanged(item, known):
                 return outcome_of_known(self._claim, item, known)
         except TransientError as error:
             return self._put_off(item, error)
-        alone = item.attempts > 1
+        alone = item.claims > 1
         if alone and not self._begin_trial(item):
             return None
-        # A file that was alone at fault before is kept apart; after a worker's death most are not.
-        return self._analyze(item, isolated=item.trials > 0)
+        # What was at fault before is kept apart; after a worker's death most files are not.
+        isolated = item.trials > 0 or item.attempts > 1
+        try:
+            return self._analyze(item, isolated=isolated)
+        except TransientError as error:
+            return self._put_off(item, error, trial=alone)
 
     def _begin_trial(self, item: ClaimedItem) -> bool:
         """Get ready for a file that may end this process: it alone is to be blamed for that."""
         self._flush()
         if self._run(begin_trial(self._connections, self._claim, item)):
             return True
-        self._look_at_claim()
+        self._run(self._renewal.check())
         return False
 
-    def _put_off(self, item: ClaimedItem, error: TransientError) -> ItemOutcome | None:
-        if item.attempts >= self._limits.max_attempts:
+    def _put_off(
+        self, item: ClaimedItem, error: TransientError, *, trial: bool = False
+    ) -> ItemOutcome | None:
+        if item.attempts + 1 >= self._max_attempts:
             return outcome_of_transient(item, str(error))
+        self._run(count_attempt(self._connections, self._claim, item, trial=trial))
         self.report.again += 1
         return None
 
-    def _analyze(self, item: ClaimedItem, *, isolated: bool) -> ItemOutcome | None:
-        observed_at, began = datetime.now(UTC), time.monotonic()
+    def _analyze(self, item: ClaimedItem, *, isolated: bool) -> ItemOutcome:
+        """Analyse one file, in a process of its own if it cannot be done here.
+
+        Raises:
+            TransientError: the machine failed, and not the file.
+        """
         try:
-            analysis = self._look_into(item.path, isolated)
-        except TransientError as error:
-            return self._put_off(item, error)
+            return self._look_into(item, isolated=isolated)
+        except self._passed_on:
+            raise
+        except Exception as error:  # noqa: BLE001  # The edge around one file: others go on.
+            # A fault in the code or a library that this file brought out, or too little memory:
+            # the guarded child has a bound of its own, and reports what goes beyond it.
+            _log.exception("file_analysis_failed", item_id=str(item.id), isolated=isolated)
+            if isolated:
+                return outcome_of_error(item, error)
+        return self._analyze(item, isolated=True)
+
+    def _look_into(self, item: ClaimedItem, *, isolated: bool) -> ItemOutcome:
+        observed_at, began = datetime.now(UTC), time.monotonic()
+        analysis = self._analyzer.analyze(item.path, isolated)
         return outcome_of_analysis(
             self._claim,
             item,
@@ -212,13 +243,6 @@ class _ChunkWork:
             observed_at=observed_at,
             seconds=time.monotonic() - began,
         )
-
-    def _look_into(self, path: Path, isolated: bool) -> "FileAnalysis":
-        try:
-            return self._analyzer.analyze(path, isolated)
-        except MemoryError:
-            # The guarded child has its own bound, and reports what goes beyond it as an outcome.
-            return self._analyzer.analyze(path, True)
 
     def _is_unchanged(self, item: ClaimedItem, known: AudioFile) -> bool:
         if not can_reuse(known, self._analyzer.version):
@@ -239,28 +263,9 @@ class _ChunkWork:
             self._unstored = []
             if stored.drain_due:
                 self._queue_drain()
-            self._count(outcomes, stored.finished)
+            if stored.finished < len(outcomes):
+                self._run(self._renewal.check())
         self._stored_at = time.monotonic()
-
-    def _count(self, outcomes: list[ItemOutcome], finished: int) -> None:
-        if finished < len(outcomes):
-            # MongoDB doesn't say which were lost, so none is counted.
-            self._look_at_claim()
-            return
-        for outcome in outcomes:
-            self.report.ended[outcome.state] = self.report.ended.get(outcome.state, 0) + 1
-
-    def _still_ours(self) -> bool:
-        """Look at the claim, and extend it, before half of its time is gone."""
-        if time.monotonic() - self._extended_at < self._limits.claim_s / 2:
-            return True
-        held = self._run(extend(self._connections, self._claim))
-        self._extended_at = time.monotonic()
-        return held > 0
-
-    def _look_at_claim(self) -> None:
-        """Ask at the next item whether the claim still holds anything."""
-        self._extended_at = -math.inf
 
     def _find_known(self) -> dict[UUID, AudioFile]:
         async def find() -> list[AudioFile]:
@@ -268,7 +273,7 @@ class _ChunkWork:
             ids = [self._file_id(item) for item in self._claim.items]
             return await AudioFileRepository().find_many(ids)
 
-        return {file.id: file for file in self._run(find())} if self._claim.items else {}
+        return {file.id: file for file in self._run(find())}
 
     def _file_id(self, item: ClaimedItem) -> UUID:
         return audio_file_id(self._claim.owner_id, item.path)

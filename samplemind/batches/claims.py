@@ -28,13 +28,15 @@ class ClaimedItem:
     """One file to work on.
 
     Attributes:
-        attempts: how often it was claimed, this time included.
-        trials: how often it was begun alone before, and ended without a result.
+        claims: how often it was claimed, this time included.
+        attempts: how often it was read before, and the machine failed.
+        trials: how often it was begun alone before, and ended its worker or was interrupted.
     """
 
     id: UUID
     seq: int
     path: Path
+    claims: int
     attempts: int
     trials: int
 
@@ -112,20 +114,36 @@ async def begin_trial(connections: Connections, claim: Claim, item: ClaimedItem)
     return await BatchItemRepository().begin_trial(item.id, claim.token)
 
 
+async def count_attempt(
+    connections: Connections, claim: Claim, item: ClaimedItem, *, trial: bool
+) -> bool:
+    """Note that the machine failed an item that was read, which the next claim is to know.
+
+    Args:
+        trial: it was begun alone; that is not held against it any more.
+
+    Returns:
+        False if the claim no longer holds the item.
+    """
+    await connections.documents()
+    return await BatchItemRepository().count_attempt(item.id, claim.token, trial=trial)
+
+
 async def release(
     connections: Connections, claim: Claim, *, untouched: Collection[UUID] = ()
 ) -> int:
     """Give back what a claim still holds, for any job to take at once; return how many.
 
     Args:
-        untouched: items on which no work was begun; for them this claim is no attempt.
+        untouched: items on which no work was begun; for them this claim does not count.
     """
     await connections.documents()
-    due_at = datetime.now(UTC) + PATIENCE
     return await BatchItemRepository().release(
-        claim.chunk, claim.token, untouched=untouched, due_at=due_at
+        claim.chunk, claim.token, untouched=untouched, patience_s=PATIENCE.total_seconds()
     )
 
 
 def _claimed_item(item: BatchItem) -> ClaimedItem:
-    return ClaimedItem(item.id, item.seq, load_path(item.path), item.attempts, item.trials)
+    return ClaimedItem(
+        item.id, item.seq, load_path(item.path), item.claims, item.attempts, item.trials
+    )

@@ -101,7 +101,7 @@ async def retry_failed(connections: Connections, batch_id: UUID) -> list[tuple[i
     if job.state is BatchState.CANCELLED:
         raise _cancelled(batch_id)
     # Items before the batch: whoever counted before this finds another epoch when it finishes.
-    await items.reset_failed(batch_id, datetime.now(UTC) + PATIENCE)
+    await items.reset_failed(batch_id, patience_s=PATIENCE.total_seconds())
     numbers = await items.list_pending_chunks(batch_id, job.chunk_size)
     if numbers and not await jobs.reopen(batch_id):
         await complete_cancellation(batch_id)

@@ -42,6 +42,7 @@ _KEPT_APART = frozenset({"blocks", "embedding", "embedding_version"})
 
 TRANSIENT = "transient"
 WORKER_LOST = "worker_lost"
+ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,18 @@ def outcome_of_known(claim: Claim, item: ClaimedItem, known: AudioFile) -> ItemO
 
 def outcome_of_transient(item: ClaimedItem, reason: str) -> ItemOutcome:
     """Return the failure of a file that could not be read, however often it was tried."""
-    message = f"The file could not be read in {item.attempts} attempts: {reason}"
+    message = f"The file could not be read in {item.attempts + 1} attempts: {reason}"
     return ItemOutcome(item, ItemState.FAILED, ItemError(code=TRANSIENT, message=message))
+
+
+def outcome_of_error(item: ClaimedItem, error: Exception) -> ItemOutcome:
+    """Return the failure of a file on which the analysis itself failed, alone too."""
+    # The error's own text may hold anything; the log has it.
+    message = (
+        f"The analysis failed on this file ({type(error).__name__}); the worker's log says more "
+        f"under item {item.id}."
+    )
+    return ItemOutcome(item, ItemState.FAILED, ItemError(code=ERROR, message=message))
 
 
 def outcome_of_lost_worker(item: ClaimedItem) -> ItemOutcome:

@@ -1,18 +1,20 @@
 """Finding what was lost: messages that never came, workers that never came back, cut-off writes.
 
 Invariant: a rescuer hands a chunk out at most once in `PATIENCE`, and the older its items the more
-rarely, so that a queue which is merely long is not flooded. Handing one out too many does no harm:
-the second of two jobs for one chunk finds nothing to claim.
+rarely, so that a queue which is merely long is not flooded; one that no job could be published for
+is handed out again at once. Handing one out too many does no harm: the second of two jobs for one
+chunk finds nothing to claim.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from samplemind.batches.lifecycle import complete_cancellation, finish
 from samplemind.batches.planning import PATIENCE, chunk_bounds
+from samplemind.batches.running import Run
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_item import BatchItem
 from samplemind.documents.batch_job import BatchJob, BatchState
@@ -38,7 +40,7 @@ class Findings:
         cancel: cancelled batches with open items, left by a cancellation that was cut off.
         planning: items of batches that are not there yet.
         forget: batches that never came to be.
-        due_at: when the items of a batch count as lost the next time.
+        patience: how long it takes until the items of a batch count as lost the next time.
     """
 
     publish: list[Chunk] = field(default_factory=list)
@@ -46,7 +48,40 @@ class Findings:
     cancel: list[UUID] = field(default_factory=list)
     planning: list[Chunk] = field(default_factory=list)
     forget: list[UUID] = field(default_factory=list)
-    due_at: dict[UUID, datetime] = field(default_factory=dict)
+    patience: dict[UUID, timedelta] = field(default_factory=dict)
+
+    def patience_s(self, chunk: Chunk) -> float:
+        """Return the patience with a chunk in seconds."""
+        return self.patience[chunk.batch_id].total_seconds()
+
+
+def republish(
+    connections: Connections, *, run: Run, publish: Callable[[UUID, tuple[int, int]], None]
+) -> None:
+    """Publish again what nobody works on; what cannot be published is left to the next rescue.
+
+    Args:
+        run: runs a coroutine on the loop that owns the connections.
+        publish: sends the job for a batch's chunk, (first, last).
+
+    Raises:
+        StoreUnavailableError: a store did not answer; the next run goes on.
+    """
+    waiting = deque(run(stalled(connections)))
+    try:
+        while waiting:
+            batch_id, first, last = waiting[0]
+            publish(batch_id, (first, last))
+            waiting.popleft()
+    finally:
+        if waiting:
+            run(_return(connections, waiting))
+
+
+async def _return(connections: Connections, chunks: Iterable[tuple[UUID, int, int]]) -> None:
+    await connections.documents()
+    for batch_id, first, last in chunks:
+        await BatchItemRepository().hasten(Chunk(batch_id, first, last))
 
 
 async def stalled(
@@ -57,13 +92,18 @@ async def stalled(
     It also completes cancellations and retries that were cut off, ends batches whose last worker
     died before it could, and forgets the items of plans that were never completed.
 
+    What is lost is judged by MongoDB's clock, at the moment of the write.
+
+    Args:
+        now: by which the age of items is told; None: this machine's clock.
+
     Raises:
         StoreUnavailableError: MongoDB did not answer; the next run goes on.
     """
     await connections.documents()
     moment = now or datetime.now(UTC)
     items, jobs = BatchItemRepository(), BatchJobRepository()
-    lost = await items.list_due(moment, limit=_AT_MOST)
+    lost = await items.list_due(limit=_AT_MOST)
     known = {job.id: job for job in await jobs.find_many(list({item.batch_id for item in lost}))}
     findings = examine_lost(lost, known, moment)
     for batch_id in findings.forget:
@@ -71,7 +111,7 @@ async def stalled(
     for batch_id in findings.cancel:
         await complete_cancellation(batch_id)
     for chunk in findings.planning:
-        await items.reset_due(chunk, moment, findings.due_at[chunk.batch_id])
+        await items.reset_due(chunk, patience_s=findings.patience_s(chunk))
     for batch_id in findings.reopen:
         await jobs.reopen(batch_id)
     for batch_id in await jobs.list_open():
@@ -79,8 +119,8 @@ async def stalled(
     handed_out = [
         chunk
         for chunk in findings.publish
-        # Another rescuer may have been here between the reading and this.
-        if await items.reset_due(chunk, moment, findings.due_at[chunk.batch_id])
+        # Another rescuer may have been here between the reading and this, or the claim's holder.
+        if await items.reset_due(chunk, patience_s=findings.patience_s(chunk))
     ]
     if handed_out:
         _log.warning("batch_chunks_lost", chunks=len(handed_out), items=len(lost))
@@ -102,7 +142,7 @@ def examine_lost(
     for batch_id, chunks in numbers.items():
         job = jobs.get(batch_id)
         age = now - oldest[batch_id]
-        findings.due_at[batch_id] = now + min(max(PATIENCE, age), _LONGEST_PATIENCE)
+        findings.patience[batch_id] = min(max(PATIENCE, age), _LONGEST_PATIENCE)
         if job is None:
             if age > _LONGEST_PLANNING:
                 findings.forget.append(batch_id)

@@ -47,8 +47,10 @@ class BatchItem(Document):
         claim: the claim's token; None unless claimed.
         due_at: when a claimed item may be taken from its holder, and when a pending one's message
             counts as lost; None at the end.
-        attempts: how often it was claimed and not given back untouched.
-        trials: how often its analysis was begun alone, after a claim that ended without a result.
+        claims: how often it was claimed and not given back untouched.
+        attempts: how often it was read and the machine failed, not the file.
+        trials: how often its analysis was begun alone, after a claim that ended without a result,
+            and ended its worker or was interrupted.
         seconds: that its analysis took.
     """
 
@@ -60,6 +62,7 @@ class BatchItem(Document):
     job_id: Name | None = None
     claim: UUID | None = None
     due_at: datetime | None = None
+    claims: int = 0
     attempts: int = 0
     trials: int = 0
     error: ItemError | None = None

@@ -17,6 +17,7 @@ from samplemind.connections.mongo import Fields, translating_errors
 from samplemind.documents.batch_item import OPEN_STATES, BatchItem, ItemError, ItemState
 
 _OPEN = [str(state) for state in OPEN_STATES]
+_DUE: Fields = {"$expr": {"$lt": ["$due_at", "$$NOW"]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class BatchItemRepository:
         free: list[Fields] = [
             {"state": ItemState.PENDING},
             {"state": ItemState.CLAIMED, "job_id": job_id},
-            {"state": ItemState.CLAIMED, "$expr": {"$lt": ["$due_at", "$$NOW"]}},
+            {"state": ItemState.CLAIMED} | _DUE,
         ]
         await self._update(
             chunk.where() | {"$or": free},
@@ -81,7 +82,7 @@ class BatchItemRepository:
                         "claim": token,
                         "job_id": job_id,
                         "due_at": _after(claim_s),
-                        "attempts": {"$add": ["$attempts", 1]},
+                        "claims": {"$add": ["$claims", 1]},
                     }
                 }
             ],
@@ -102,6 +103,15 @@ class BatchItemRepository:
         found = await self._update({"_id": item_id, "claim": token}, {"$inc": {"trials": 1}})
         return found == 1
 
+    async def count_attempt(self, item_id: UUID, token: UUID, *, trial: bool) -> bool:
+        """Note that the machine failed an item; False if the claim no longer holds it.
+
+        Args:
+            trial: it was begun alone, and its worker came out of it.
+        """
+        counted = {"attempts": 1, "trials": -1 if trial else 0}
+        return await self._update({"_id": item_id, "claim": token}, {"$inc": counted}) == 1
+
     async def end(self, token: UUID, ends: Sequence[ItemEnd], now: datetime) -> int:
         """Store how items ended, where the token still holds them; return how many it did."""
         writes = [
@@ -118,21 +128,25 @@ class BatchItemRepository:
         return result.modified_count
 
     async def release(
-        self,
-        chunk: Chunk,
-        token: UUID,
-        *,
-        untouched: Iterable[UUID],
-        due_at: datetime,
+        self, chunk: Chunk, token: UUID, *, untouched: Iterable[UUID], patience_s: float
     ) -> int:
-        """Give back all that the claim holds; for the untouched it counts as no attempt."""
-        given_back = {"state": ItemState.PENDING, "claim": None, "job_id": None, "due_at": due_at}
+        """Give back all that the claim holds; for the untouched it counts as no claim.
+
+        Args:
+            patience_s: seconds after which they count as lost.
+        """
+        given_back = {
+            "state": ItemState.PENDING,
+            "claim": None,
+            "job_id": None,
+            "due_at": _after(patience_s),
+        }
         held = _held(chunk, token)
         clean = await self._update(
             held | {"_id": {"$in": list(untouched)}},
-            {"$set": given_back, "$inc": {"attempts": -1}},
+            [{"$set": given_back | {"claims": {"$subtract": ["$claims", 1]}}}],
         )
-        return clean + await self._update(held, {"$set": given_back})
+        return clean + await self._update(held, [{"$set": given_back}])
 
     async def has_open(self, batch_id: UUID) -> bool:
         """Whether an item of the batch is pending or claimed."""
@@ -166,11 +180,16 @@ class BatchItemRepository:
         ended = {"state": ItemState.CANCELLED, "claim": None, "due_at": None, "finished_at": now}
         return await self._update({"batch_id": batch_id, "state": {"$in": _OPEN}}, {"$set": ended})
 
-    async def reset_failed(self, batch_id: UUID, due_at: datetime) -> int:
-        """Make every failed item pending, as if it had never been tried; return how many."""
+    async def reset_failed(self, batch_id: UUID, *, patience_s: float) -> int:
+        """Make every failed item pending, as if it had never been tried; return how many.
+
+        Args:
+            patience_s: seconds after which they count as lost.
+        """
         fresh = {
             "state": ItemState.PENDING,
-            "due_at": due_at,
+            "due_at": _after(patience_s),
+            "claims": 0,
             "attempts": 0,
             "trials": 0,
             "error": None,
@@ -178,7 +197,7 @@ class BatchItemRepository:
             "finished_at": None,
         }
         return await self._update(
-            {"batch_id": batch_id, "state": ItemState.FAILED}, {"$set": fresh}
+            {"batch_id": batch_id, "state": ItemState.FAILED}, [{"$set": fresh}]
         )
 
     async def list_pending_chunks(self, batch_id: UUID, chunk_size: int) -> list[int]:
@@ -192,17 +211,27 @@ class BatchItemRepository:
             cursor = await self._items().aggregate(pipeline)
             return [int(group["_id"]) async for group in cursor]
 
-    async def list_due(self, now: datetime, *, limit: int) -> list[BatchItem]:
+    async def list_due(self, *, limit: int) -> list[BatchItem]:
         """Return open items whose claim or message counts as lost, the longest lost first."""
-        query = BatchItem.find({"state": {"$in": _OPEN}, "due_at": {"$lt": now}})
+        query = BatchItem.find({"state": {"$in": _OPEN}} | _DUE)
         with translating_errors():
             return await query.sort("due_at").limit(limit).to_list()
 
-    async def reset_due(self, chunk: Chunk, now: datetime, due_at: datetime) -> int:
-        """Make a chunk's lost items pending until a later time; return how many they were."""
+    async def reset_due(self, chunk: Chunk, *, patience_s: float) -> int:
+        """Make those items of a chunk pending that are lost at this moment; return how many.
+
+        Args:
+            patience_s: seconds after which they count as lost again.
+        """
+        pending = {"state": ItemState.PENDING, "claim": None, "due_at": _after(patience_s)}
         return await self._update(
-            chunk.where() | {"state": {"$in": _OPEN}, "due_at": {"$lt": now}},
-            {"$set": {"state": ItemState.PENDING, "claim": None, "due_at": due_at}},
+            chunk.where() | {"state": {"$in": _OPEN}} | _DUE, [{"$set": pending}]
+        )
+
+    async def hasten(self, chunk: Chunk) -> int:
+        """Let the pending items of a chunk count as lost at once; return how many."""
+        return await self._update(
+            chunk.where() | {"state": ItemState.PENDING}, [{"$set": {"due_at": "$$NOW"}}]
         )
 
     @staticmethod

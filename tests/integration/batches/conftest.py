@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from samplemind.errors import AudioReadError
 from samplemind.search.dirty import DIRTY_KEY
 
 VERSION = "1.0.0"
+
+
+class SoftLimit(Exception):  # noqa: N818 - as Celery names its own
+    """What a soft time limit raises in the main thread, anywhere."""
 
 
 def describe(path: Path) -> FileAnalysis:
@@ -78,6 +83,7 @@ class Bench:
     before_analysis: Callable[[Path], None] = lambda _: None
     owner_id: UUID | None = None
     version: str = VERSION
+    interruption: type[Exception] = SoftLimit
 
     def write(self, *words: str) -> list[Path]:
         """Write one file for each outcome word."""
@@ -103,7 +109,13 @@ class Bench:
             last,
             job_id=job_id,
             run=self.run,
-            analyzer=Analyzer("samplemind", self.version, self._analyze, self._hash),
+            analyzer=Analyzer(
+                "samplemind",
+                self.version,
+                self._analyze,
+                self._hash,
+                interruptions=(self.interruption,),
+            ),
             queue_drain=self._queue_drain,
         )
 
@@ -130,12 +142,12 @@ class Bench:
             for member in await self.connections.broker.zrange(DIRTY_KEY, 0, -1)
         }
 
-    async def expire(self, batch_id: UUID) -> None:
-        """Let an hour pass for every open item of a batch."""
+    async def expire(self, batch_id: UUID, *, after: timedelta = timedelta(hours=1)) -> None:
+        """Let time pass for every open item of a batch."""
         items = BatchItem.get_pymongo_collection()
         await items.update_many(
             {"batch_id": batch_id, "due_at": {"$ne": None}},
-            [{"$set": {"due_at": {"$subtract": ["$due_at", 3_600_000]}}}],
+            [{"$set": {"due_at": {"$subtract": ["$due_at", round(after.total_seconds() * 1000)]}}}],
         )
 
     def _analyze(self, path: Path, alone: bool) -> FileAnalysis:

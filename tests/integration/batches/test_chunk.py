@@ -1,5 +1,7 @@
 """Working through a chunk: decisions, storing, interruption."""
 
+import asyncio
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,17 +9,19 @@ from typing import Any
 import pytest
 
 from samplemind.audio.embedding import BLOCK_SIZES
-from samplemind.batches import cancel, failed_items, finish, progress
-from samplemind.documents import AnalysisResult, FileStatus, ItemState
+from samplemind.batches import cancel, claim, failed_items, finish, progress, release, stalled
+from samplemind.documents import AnalysisResult, FileStatus
+from samplemind.errors import StoreUnavailableError
+from samplemind.repositories.batch_items import BatchItemRepository
 
 
 async def test_each_outcome_ends_its_item_and_describes_its_file(bench: Any) -> None:
     paths = bench.write("analyzed", "truncated", "silent", "short", "rejected:unreadable")
     batch = await bench.plan(paths)
 
-    report = await bench.analyze(batch.batch_id, 0, 4)
+    await bench.analyze(batch.batch_id, 0, 4)
 
-    assert report.ended == {ItemState.DONE: 4, ItemState.FAILED: 1}
+    assert await bench.states(batch.batch_id) == ["done"] * 4 + ["failed"]
     assert [file.status for file in await bench.files()] == [
         FileStatus.ANALYZED,
         FileStatus.TRUNCATED,
@@ -59,9 +63,9 @@ async def test_an_unchanged_file_is_skipped_without_being_decoded(bench: Any) ->
     bench.looked_into.clear()
 
     second = await bench.plan(paths)
-    report = await bench.analyze(second.batch_id, 0, 1)
+    await bench.analyze(second.batch_id, 0, 1)
 
-    assert report.ended == {ItemState.SKIPPED: 2}
+    assert await bench.states(second.batch_id) == ["skipped", "skipped"]
     assert bench.looked_into == []
     assert [file.revision for file in await bench.files()] == [1, 1]
     assert await bench.dirty() == set()
@@ -75,9 +79,9 @@ async def test_an_unchanged_bad_file_fails_again_without_being_decoded(bench: An
     bench.looked_into.clear()
 
     second = await bench.plan(paths)
-    report = await bench.analyze(second.batch_id, 0, 0)
+    await bench.analyze(second.batch_id, 0, 0)
 
-    assert report.ended == {ItemState.FAILED: 1}
+    assert await bench.states(second.batch_id) == ["failed"]
     assert bench.looked_into == []
     [failed] = await failed_items(bench.connections, second.batch_id)
     assert failed.code == "rejected:unreadable"
@@ -132,9 +136,9 @@ async def test_a_file_that_cannot_be_opened_fails_and_leaves_the_library_as_it_i
     path.write_text("analyzed but changed")
     bench._analyze = refuse
     batch = await bench.plan([path])
-    report = await bench.analyze(batch.batch_id, 0, 0)
+    await bench.analyze(batch.batch_id, 0, 0)
 
-    assert report.ended == {ItemState.FAILED: 1}
+    assert await bench.states(batch.batch_id) == ["failed"]
     assert await bench.files() == before
 
 
@@ -157,24 +161,20 @@ async def test_a_disk_error_gives_the_file_back_until_the_last_attempt(bench: An
     assert await finish(bench.connections, batch.batch_id)
 
 
-class SoftLimit(Exception):  # noqa: N818 - as Celery names its own
-    """What a soft time limit raises in the main thread, anywhere."""
-
-
 async def test_an_interrupted_chunk_stores_what_it_has_and_gives_the_rest_back(bench: Any) -> None:
     batch = await bench.plan(bench.write(*["analyzed"] * 4))
 
     def interrupt(path: Path) -> None:
         if "Loop 2" in path.name:
-            raise SoftLimit
+            raise bench.interruption
 
     bench.before_analysis = interrupt
-    with pytest.raises(SoftLimit):
+    with pytest.raises(bench.interruption):
         await bench.analyze(batch.batch_id, 0, 3)
 
     items = await bench.items(batch.batch_id)
     assert [item.state for item in items] == ["done", "done", "pending", "pending"]
-    assert [item.attempts for item in items] == [1, 1, 1, 0]
+    assert [item.claims for item in items] == [1, 1, 1, 0]
     assert len(await bench.results()) == 2
 
 
@@ -211,9 +211,9 @@ async def test_memory_that_runs_out_sends_the_file_to_the_guarded_child(bench: A
             raise MemoryError
 
     bench.before_analysis = run_out
-    report = await bench.analyze(batch.batch_id, 0, 0)
+    await bench.analyze(batch.batch_id, 0, 0)
 
-    assert report.ended == {ItemState.DONE: 1}
+    assert await bench.states(batch.batch_id) == ["done"]
     assert [alone for _, alone in bench.looked_into] == [False, True]
 
 
@@ -235,17 +235,103 @@ async def test_a_cancelled_batch_stops_its_workers_and_counts_nothing_more(bench
     assert (await bench.analyze(batch.batch_id, 0, 39)).claimed == 0
 
 
-async def test_a_claim_is_extended_while_its_chunk_is_worked_on(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = bench.connections.settings
+@pytest.fixture
+def short_claims(bench: Any, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds that a claim lasts in this test: far less than its analysis takes."""
+    settings, seconds = bench.connections.settings, 0.6
     short = settings.model_copy(
-        update={"batch": settings.batch.model_copy(update={"claim_s": 0.001})}
+        update={"batch": settings.batch.model_copy(update={"claim_s": seconds})}
     )
     monkeypatch.setattr(bench.connections, "settings", short)
-    batch = await bench.plan(bench.write(*["analyzed"] * 3))
-    report = await bench.analyze(batch.batch_id, 0, 2)
-    assert report.ended == {ItemState.DONE: 3}
+    return seconds
+
+
+async def test_a_claim_is_kept_while_one_file_takes_longer_than_it_lasts(
+    bench: Any, short_claims: float
+) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed"))
+    seen: list[int] = []
+
+    def take_long(path: Path) -> None:
+        ready = time.monotonic() + 2.5 * short_claims
+        while "Loop 0" in path.name and time.monotonic() < ready:
+            other = bench.run(claim(bench.connections, batch.batch_id, 0, 1, job_id="other"))
+            seen.append(len(other.items) + len(bench.run(stalled(bench.connections))))
+
+    bench.before_analysis = take_long
+    report = await bench.analyze(batch.batch_id, 0, 1)
+
+    assert set(seen) == {0}
+    assert (report.claimed, report.stopped) == (2, False)
+    assert [item.claims for item in await bench.items(batch.batch_id)] == [1, 1]
+
+
+async def test_a_chunk_leaves_nothing_behind_that_renews_its_claim(
+    bench: Any, short_claims: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchItemRepository, "end", away)
+        with pytest.raises(StoreUnavailableError):
+            await bench.analyze(batch.batch_id, 0, 0)
+
+    deadline = time.monotonic() + 10 * short_claims
+    while not await stalled(bench.connections):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_a_file_that_breaks_the_analysis_fails_alone_and_stops_no_other(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed", "analyzed"))
+
+    def break_down(path: Path) -> None:
+        if "Loop 1" in path.name:
+            raise ZeroDivisionError("a text that may hold a secret")
+
+    bench.before_analysis = break_down
+    await bench.analyze(batch.batch_id, 0, 2)
+
+    assert await bench.states(batch.batch_id) == ["done", "failed", "done"]
+    assert [alone for path, alone in bench.looked_into if "Loop 1" in path.name] == [False, True]
+    [failed] = await failed_items(bench.connections, batch.batch_id)
+    assert failed.code == "error"
+    assert "ZeroDivisionError" in failed.message
+    assert "secret" not in failed.message
+
+
+async def test_a_file_that_breaks_the_analysis_here_may_pass_in_a_process_of_its_own(
+    bench: Any,
+) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+
+    def break_down(_: Path) -> None:
+        if not bench.looked_into[-1][1]:
+            raise ZeroDivisionError
+
+    bench.before_analysis = break_down
+    await bench.analyze(batch.batch_id, 0, 0)
+
+    assert await bench.states(batch.batch_id) == ["done"]
+
+
+async def test_claims_that_were_lost_are_no_attempts_to_read_a_file(bench: Any) -> None:
+    batch = await bench.plan(bench.write("broken disk"))
+    attempts = bench.connections.settings.batch.max_attempts
+    for number in range(2 * attempts):
+        taken = await claim(bench.connections, batch.batch_id, 0, 0, job_id=str(number))
+        assert await release(bench.connections, taken) == 1
+
+    reports = [await bench.analyze(batch.batch_id, 0, 0) for _ in range(attempts)]
+
+    assert [report.again for report in reports] == [1] * (attempts - 1) + [0]
+    [failed] = await failed_items(bench.connections, batch.batch_id)
+    assert failed.code == "transient"
+    assert f"in {attempts} attempts" in failed.message
+
+
+async def away(*_: Any, **__: Any) -> None:
+    message = "MongoDB did not answer"
+    raise StoreUnavailableError(message)
 
 
 async def test_results_are_dated_by_the_look_at_the_file(bench: Any) -> None:

@@ -25,7 +25,7 @@ async def test_a_redelivered_job_takes_its_own_items_back_at_once(bench: Any) ->
     batch = await bench.plan(bench.write(*["analyzed"] * 3))
     first = await claim(bench.connections, batch.batch_id, 0, 2, job_id="job")
     second = await claim(bench.connections, batch.batch_id, 0, 2, job_id="job")
-    assert [item.attempts for item in second.items] == [2, 2, 2]
+    assert [item.claims for item in second.items] == [2, 2, 2]
     assert first.token != second.token
 
 
@@ -62,10 +62,7 @@ async def test_two_workers_that_store_the_same_items_at_once_count_them_once(ben
 
 async def test_two_workers_with_the_same_message_end_each_item_once(bench: Any) -> None:
     batch = await bench.plan(bench.write(*["analyzed"] * 40), chunk_size=40)
-    reports = await asyncio.gather(
-        *(bench.analyze(batch.batch_id, 0, 39, "the same job") for _ in range(3))
-    )
-    assert sum(report.ended.get(ItemState.DONE, 0) for report in reports) <= 40
+    await asyncio.gather(*(bench.analyze(batch.batch_id, 0, 39, "the same job") for _ in range(3)))
     assert await bench.states(batch.batch_id) == ["done"] * 40
     assert len(await bench.results()) == 40
     assert [file.revision for file in await bench.files()] == [1] * 40
@@ -79,7 +76,7 @@ async def test_what_is_given_back_can_be_claimed_at_once(bench: Any) -> None:
     untouched = [item.id for item in taken.items[1:]]
     assert await release(bench.connections, taken, untouched=untouched) == 4
     again = await claim(bench.connections, batch.batch_id, 0, 3, job_id="two")
-    assert [item.attempts for item in again.items] == [2, 1, 1, 1]
+    assert [item.claims for item in again.items] == [2, 1, 1, 1]
 
 
 async def test_a_late_finding_does_not_undo_a_later_look_at_the_file(bench: Any) -> None:
@@ -94,9 +91,8 @@ async def test_a_late_finding_does_not_undo_a_later_look_at_the_file(bench: Any)
         path.write_text("analyzed 0")
 
     bench.before_analysis = meanwhile
-    late = await bench.analyze(batch.batch_id, 0, 0)
+    await bench.analyze(batch.batch_id, 0, 0)
 
-    assert late.ended == {}
     [file] = await bench.files()
     assert (file.status, file.revision) == ("silent", 1)
     assert await bench.states(batch.batch_id) == ["done"]

@@ -93,10 +93,6 @@ async def test_a_store_that_is_away_leaves_the_claim_to_the_same_job(
     assert await bench.states(batch.batch_id) == ["done", "done"]
 
 
-class SoftLimit(Exception):  # noqa: N818 - as Celery names its own
-    """What a soft time limit raises in the main thread, anywhere."""
-
-
 async def test_an_interruption_is_told_even_if_nothing_can_be_given_back(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,12 +100,12 @@ async def test_an_interruption_is_told_even_if_nothing_can_be_given_back(
 
     def interrupt(path: Path) -> None:
         if "Loop 1" in path.name:
-            raise SoftLimit
+            raise bench.interruption
 
     bench.before_analysis = interrupt
     with monkeypatch.context() as patch:
         patch.setattr(BatchItemRepository, "end", away)
-        with pytest.raises(SoftLimit):
+        with pytest.raises(bench.interruption):
             await bench.analyze(batch.batch_id, 0, 1)
     await bench.expire(batch.batch_id)
     assert await stalled(bench.connections) == [(batch.batch_id, 0, 1)]

@@ -130,9 +130,9 @@ async def test_a_cancellation_during_a_retry_wins(
     await bench.analyze(batch.batch_id, 0, 0)
     reset = BatchItemRepository.reset_failed
 
-    async def be_overtaken_and_reset(self: Any, batch_id: Any, due_at: Any) -> int:
+    async def be_overtaken_and_reset(self: Any, batch_id: Any, **kwargs: Any) -> int:
         await cancel(bench.connections, batch_id)
-        return await reset(self, batch_id, due_at)
+        return await reset(self, batch_id, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(BatchItemRepository, "reset_failed", be_overtaken_and_reset)

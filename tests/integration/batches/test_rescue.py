@@ -5,11 +5,22 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from samplemind.batches import cancel, claim, finish, progress, retry_failed, stalled
+from samplemind.batches import (
+    cancel,
+    claim,
+    extend,
+    finish,
+    progress,
+    republish,
+    retry_failed,
+    stalled,
+)
 from samplemind.documents import BatchItem, BatchState
+from samplemind.errors import StoreUnavailableError
 from samplemind.ids import new_id
 from samplemind.repositories.batch_items import BatchItemRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository
@@ -42,11 +53,11 @@ async def test_chunks_whose_message_or_worker_was_lost_are_handed_out_again(benc
 async def test_an_old_batch_is_handed_out_ever_more_rarely(bench: Any) -> None:
     batch = await bench.plan([Path("/music/a.wav")])
     made = datetime.now(UTC)
-    handed_out = [
-        minutes
-        for minutes in range(1, 120)
-        if await stalled(bench.connections, made + timedelta(minutes=minutes))
-    ]
+    handed_out = []
+    for minutes in range(1, 120):
+        await bench.expire(batch.batch_id, after=timedelta(minutes=1))
+        if await stalled(bench.connections, made + timedelta(minutes=minutes)):
+            handed_out.append(minutes)
     assert handed_out[0] in (5, 6)
     gaps = [later - earlier for earlier, later in pairwise(handed_out)]
     assert gaps == sorted(gaps)
@@ -81,7 +92,7 @@ async def test_a_retry_that_was_cut_off_is_completed(bench: Any) -> None:
     batch = await bench.plan(bench.write("rejected:unreadable"))
     await bench.analyze(batch.batch_id, 0, 0)
     await finish(bench.connections, batch.batch_id)
-    await BatchItemRepository().reset_failed(batch.batch_id, datetime.now(UTC))
+    await BatchItemRepository().reset_failed(batch.batch_id, patience_s=0)
     await bench.expire(batch.batch_id)
 
     assert await stalled(bench.connections) == [(batch.batch_id, 0, 0)]
@@ -107,9 +118,9 @@ async def test_items_of_a_plan_that_was_never_completed_are_forgotten(bench: Any
 
 async def test_the_rescue_of_a_cancelled_batch_hands_out_nothing(bench: Any) -> None:
     batch = await bench.plan(bench.write("analyzed"))
+    await bench.expire(batch.batch_id)
     await cancel(bench.connections, batch.batch_id)
-    later = datetime.now(UTC) + timedelta(days=1)
-    assert await stalled(bench.connections, later) == []
+    assert await stalled(bench.connections) == []
 
 
 async def test_a_retried_batch_is_watched_again(bench: Any) -> None:
@@ -118,3 +129,51 @@ async def test_a_retried_batch_is_watched_again(bench: Any) -> None:
     await retry_failed(bench.connections, batch.batch_id)
     await bench.expire(batch.batch_id)
     assert await stalled(bench.connections) == [(batch.batch_id, 0, 0)]
+
+
+async def test_a_rescuer_whose_clock_is_ahead_takes_nothing_from_a_worker(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed"), chunk_size=1)
+    await claim(bench.connections, batch.batch_id, 0, 0, job_id="job")
+
+    assert await stalled(bench.connections, datetime.now(UTC) + timedelta(hours=12)) == []
+
+    assert await bench.states(batch.batch_id) == ["claimed", "pending"]
+
+
+async def test_a_claim_that_is_extended_behind_a_rescuer_is_not_taken(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    taken = await claim(bench.connections, batch.batch_id, 0, 0, job_id="job")
+    await bench.expire(batch.batch_id)
+    list_due = BatchItemRepository.list_due
+
+    async def be_slow(self: BatchItemRepository, *, limit: int) -> list[BatchItem]:
+        found = await list_due(self, limit=limit)
+        assert await extend(bench.connections, taken) == 1
+        return found
+
+    monkeypatch.setattr(BatchItemRepository, "list_due", be_slow)
+    assert await stalled(bench.connections) == []
+    assert await bench.states(batch.batch_id) == ["claimed"]
+
+
+async def test_what_could_not_be_published_is_handed_out_by_the_next_rescue(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 4), chunk_size=1)
+    await bench.expire(batch.batch_id)
+    published: list[tuple[int, int]] = []
+
+    def publish(batch_id: UUID, chunk: tuple[int, int]) -> None:
+        if published:
+            # The message of the third was only late, and its job begins before the rescue ends.
+            bench.run(claim(bench.connections, batch_id, 2, 2, job_id="late"))
+            message = "the broker did not take 1 jobs"
+            raise StoreUnavailableError(message)
+        published.append(chunk)
+
+    with pytest.raises(StoreUnavailableError):
+        await asyncio.to_thread(republish, bench.connections, run=bench.run, publish=publish)
+
+    assert published == [(0, 0)]
+    again = await stalled(bench.connections)
+    assert sorted(again) == [(batch.batch_id, 1, 1), (batch.batch_id, 3, 3)]

@@ -26,7 +26,7 @@ from samplemind.repositories.batch_items import Chunk
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BATCH = new_id()
-ITEM = ClaimedItem(new_id(), 0, Path("/music/a.wav"), attempts=1, trials=0)
+ITEM = ClaimedItem(new_id(), 0, Path("/music/a.wav"), claims=1, attempts=0, trials=0)
 CLAIM = Claim(Chunk(BATCH, 0, 0), None, new_id(), (ITEM,))
 
 
@@ -82,7 +82,7 @@ def test_an_id_tells_when_it_was_made() -> None:
 def test_lost_items_are_published_by_chunk() -> None:
     findings = examine_lost(lost(0, 3, 9), {BATCH: job()}, NOW)
     assert findings.publish == [Chunk(BATCH, 0, 3), Chunk(BATCH, 8, 9)]
-    assert findings.due_at[BATCH] == NOW + PATIENCE
+    assert findings.patience[BATCH] == PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_lost_items_are_published_by_chunk() -> None:
 )
 def test_old_items_are_published_more_rarely(age: timedelta, wait: timedelta) -> None:
     findings = examine_lost(lost(0, made=NOW - age), {BATCH: job()}, NOW)
-    assert findings.due_at[BATCH] == NOW + wait
+    assert findings.patience[BATCH] == wait
 
 
 def test_what_an_ended_batch_left_open_is_put_right() -> None:
