@@ -8,14 +8,18 @@ stop it, nor does the main loop while it waits for Redis to come back: then the 
 at the first second in which Redis answers, before anybody else may judge them.
 
 Invariant: the set of leases is drawn up by the main loop, which knows the jobs; the thread only
-renews, and no longer than the loop shows signs of life. A worker that was frozen longer than a
+renews, and no longer than the loop shows signs of life. A loop that is stuck for good ends the
+process, jobs first, so that the supervisor starts another. A worker that was frozen longer than a
 lease says so when it wakes, and its late acknowledgements meet nothing (`worker.transport`).
 """
 
+import contextlib
+import os
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
+import psutil
 from celery import bootsteps
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
@@ -31,6 +35,8 @@ _STOCK_S = 1.0
 
 _STUCK_S = 60.0
 """Seconds without a drawing-up after which the main loop counts as stuck for good."""
+
+_KILL_WAIT_S = 5
 
 _log = get_logger(__name__)
 
@@ -94,6 +100,7 @@ class Renewal(threading.Thread):
         self._ended = threading.Event()
         self._renewed_at = time.monotonic()
         self._held = 0
+        self._watch = LoopWatch(2.0 * self._pace_s)
         self.loop_seen_at: float | None = None
         """When the main loop last drew up the leases; none while it waits for a connection."""
 
@@ -103,10 +110,10 @@ class Renewal(threading.Thread):
             self.run_once()
 
     def run_once(self) -> None:
-        """Renew now, unless the main loop is stuck."""
-        if self._is_loop_stuck():
-            _log.critical("main_loop_stuck", consequence="its jobs are given to others")
-            return
+        """Renew now; leave if the main loop is stuck."""
+        if self._watch.unseen_s(self.loop_seen_at, time.monotonic()) > _STUCK_S:
+            _log.critical("main_loop_stuck", consequence="it ends; its jobs are given to others")
+            self._leave()
         try:
             ledger.tell(self._client)
             ledger.renew(self._client)
@@ -119,9 +126,17 @@ class Renewal(threading.Thread):
             _log.warning("leases_lapsed", seconds=seconds, messages=self._held)
         self._renewed_at, self._held = now, len(ledger.held)
 
-    def _is_loop_stuck(self) -> bool:
-        seen_at = self.loop_seen_at
-        return seen_at is not None and time.monotonic() - seen_at > _STUCK_S
+    def _leave(self) -> NoReturn:
+        # The processes of its jobs first: what is given back must not run here any more.
+        jobs = psutil.Process().children(recursive=True)
+        for job in jobs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                job.kill()
+        psutil.wait_procs(jobs, timeout=_KILL_WAIT_S)
+        ledger.give_back(ledger.held)
+        ledger.try_to_tell(self._client)
+        # Only this ends a process whose main thread does nothing any more.
+        os._exit(os.EX_SOFTWARE)
 
     def finish(self) -> None:
         """Stop renewing, and tell what is left if Redis is there."""
@@ -130,3 +145,28 @@ class Renewal(threading.Thread):
         if not ledger.try_to_tell(self._client):
             _log.warning("broker_not_told", consequence="its leases lapse by themselves")
         self._client.close()
+
+
+class LoopWatch:
+    """Counts how long the main loop has been silent while this process itself was running."""
+
+    def __init__(self, longest_step_s: float) -> None:
+        """A step between two looks counts as `longest_step_s` at most: the rest, it was frozen."""
+        self._longest_step_s = longest_step_s
+        self._seen_at: float | None = None
+        self._looked_at = 0.0
+        self._unseen_s = 0.0
+
+    def unseen_s(self, seen_at: float | None, now: float) -> float:
+        """Return the seconds of silence.
+
+        Args:
+            seen_at: when the loop last showed itself; none: nothing is expected of it.
+            now: the moment of this look, of the same monotonic clock.
+        """
+        if seen_at is None or seen_at != self._seen_at:
+            self._unseen_s = 0.0
+        else:
+            self._unseen_s += min(now - self._looked_at, self._longest_step_s)
+        self._seen_at, self._looked_at = seen_at, now
+        return self._unseen_s
