@@ -2,7 +2,7 @@
 
     <home>/passwords.json    made once, readable by the owner only
     <home>/data/<store>      what a server stores; may be a link (see `account`)
-    <home>/logs/<name>.log   what a server or worker printed; a large one is renamed at a start
+    <home>/logs/<name>.log   what a server or worker printed; a large one is put away
     <home>/run/              lock, ports, addresses, records of processes, servers' settings
 
 Invariant: everything that holds a secret is readable by the owner only; others may at most pass
@@ -11,6 +11,7 @@ through the home to the data directory of the account that owns it.
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import Self
 
@@ -83,16 +84,33 @@ class StackHome:
         """Return the log file of a process."""
         return self.logs / f"{name}.log"
 
+    def rotate_logs(self) -> None:
+        """Put every log away that has grown large, while its process goes on writing."""
+        for log in self.logs.glob("*.log"):
+            self.rotate_log(log.stem)
+
     def rotate_log(self, name: str) -> None:
-        """Put a log away that has grown large; call it while its process does not run."""
+        """Put a log away that has grown large; its process, if it runs, begins anew at its start.
+
+        What it writes in the moment between the copy and the cut is lost.
+        """
         log = self.log(name)
-        if not log.exists() or log.stat().st_size < _LOG_LIMIT_BYTES:
+        if not log.is_file() or log.stat().st_size < _LOG_LIMIT_BYTES:
             return
+        log.with_name(f"{log.name}.{_LOGS_KEPT}").unlink(missing_ok=True)  # makes room first
+        # A process holds the file itself, whatever its name: a copy is taken, and the file is cut.
+        draft = log.with_name(f"{log.name}.new")
+        try:
+            shutil.copyfile(log, draft)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         for age in range(_LOGS_KEPT - 1, 0, -1):
             older = log.with_name(f"{log.name}.{age}")
             if older.exists():
                 older.replace(log.with_name(f"{log.name}.{age + 1}"))
-        log.replace(log.with_name(f"{log.name}.1"))
+        draft.replace(log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
     def write_private(self, name: str, text: str) -> Path:
         """Replace a file in `run` that only the owner may read; return its path."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,7 @@ from typing import Self
 import psutil
 
 from samplemind.embedded.account import Account
-from samplemind.errors import ServerStartError
+from samplemind.errors import EmbeddedError, ServerStartError
 
 # The shell waits for a line before it becomes the program (exec keeps pid and start time): the
 # record is written in between. Should the starter die there, `read` fails and nothing runs.
@@ -110,8 +111,8 @@ class ManagedProcess:
         Raises:
             ServerStartError: the system refused to start it.
         """
-        with self.log_path.open("ab") as log:
-            try:
+        try:
+            with self.log_path.open("ab") as log:
                 child = subprocess.Popen(
                     ["/bin/sh", "-c", _GATE, "sh", *command],
                     stdin=subprocess.PIPE,
@@ -124,11 +125,11 @@ class ManagedProcess:
                     group=None if account is None else account.gid,
                     extra_groups=None if account is None else [],
                 )
-            except (OSError, subprocess.SubprocessError) as error:
-                message = f"{self.name} could not be started: {error}"
-                raise ServerStartError(message) from error
-        self._child = child
-        self._open_gate(child)
+            self._child = child
+            self._open_gate(child)
+        except (OSError, subprocess.SubprocessError) as error:
+            message = f"{self.name} could not be started: {error}"
+            raise ServerStartError(message) from error
 
     def _open_gate(self, child: subprocess.Popen[bytes]) -> None:
         record = ProcessRecord.of(child.pid)
@@ -161,14 +162,22 @@ class ManagedProcess:
         return None if self._child is None else self._child.poll()
 
     def stop(self, stop_signal: signal.Signals, grace_s: float) -> None:
-        """Stop the recorded process and forget it; repeating it is harmless."""
-        record = self.record
-        if record is not None:
-            record.stop(stop_signal, grace_s)
-        if self._child is not None:
-            self._child.wait(_KILL_GRACE_S)
-            self._child = None
-        self._record_path.unlink(missing_ok=True)
+        """Stop the recorded process and forget it; repeating it is harmless.
+
+        Raises:
+            EmbeddedError: it outlived even a kill, or the system refused to stop it.
+        """
+        try:
+            record = self.record
+            if record is not None:
+                record.stop(stop_signal, grace_s)
+            if self._child is not None:
+                self._child.wait(_KILL_GRACE_S)
+                self._child = None
+            self._record_path.unlink(missing_ok=True)
+        except (OSError, ValueError, psutil.Error, subprocess.TimeoutExpired) as error:
+            message = f"{self.name} could not be stopped: {error}"
+            raise EmbeddedError(message) from error
 
     def log_tail(self, lines: int = 12) -> str:
         """Return the last lines of its log."""
@@ -179,6 +188,19 @@ class ManagedProcess:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def stop_all(
+    processes: Sequence[ManagedProcess], stop_signal: signal.Signals, grace_s: float
+) -> None:
+    """Stop processes side by side; each is, whatever becomes of the others.
+
+    Raises:
+        EmbeddedError: one of them could not be stopped.
+    """
+    with ThreadPoolExecutor() as pool:
+        # The list raises what a stop raised, once all have ended.
+        list(pool.map(lambda process: process.stop(stop_signal, grace_s), processes))
 
 
 def _kill_family(process: psutil.Process) -> None:

@@ -73,11 +73,25 @@ class Server(ABC):
             MissingLibraryError: a system library is missing.
             NoServerWheelError: there is no such server for this platform.
         """
-        require_libraries(server_binary(self.store))
-        command = self.prepare(port)
-        self.home.rotate_log(self.store.value)
-        self.process.spawn(command, account=self.account, environment=self.environment)
+        self.launch(port)
         self._await_health(port)
+
+    def launch(self, port: int) -> None:
+        """Start it without waiting until it is healthy.
+
+        Raises:
+            ServerStartError: it could not be started.
+            MissingLibraryError: a system library is missing.
+            NoServerWheelError: there is no such server for this platform.
+        """
+        require_libraries(server_binary(self.store))
+        try:
+            command = self.prepare(port)
+            self.home.rotate_log(self.store.value)
+        except OSError as error:
+            message = f"the {self.store.value} server could not be prepared: {error}"
+            raise ServerStartError(message) from error
+        self.process.spawn(command, account=self.account, environment=self.environment)
 
     def stop(self) -> None:
         """Stop it cleanly if it runs, whoever started it."""

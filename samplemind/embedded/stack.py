@@ -20,6 +20,7 @@ from samplemind.embedded.mongo import MongoServer
 from samplemind.embedded.passwords import load_passwords
 from samplemind.embedded.ports import Ports
 from samplemind.embedded.postgres import PostgresServer
+from samplemind.embedded.process import stop_all
 from samplemind.embedded.server import Server
 from samplemind.embedded.valkey import ValkeyServer
 from samplemind.endpoints import Store, read_endpoints, remove_endpoints, write_endpoints
@@ -124,12 +125,14 @@ class EmbeddedStack:
     def restart(self, store: Store) -> None:
         """Start a server again that has died, on the port that it had.
 
+        It recovers by itself, which may take minutes and is not waited for.
+
         Raises:
             EmbeddedError: it did not start.
         """
         server = self._servers[store]
         server.stop()
-        server.start(self._ports.known()[store.value])
+        server.launch(self._ports.known()[store.value])
 
     def __enter__(self) -> Self:
         self.start()
@@ -166,13 +169,14 @@ class EmbeddedStack:
             start.result()
 
     def _stop_recorded(self) -> None:
-        # Workers first: they give their jobs back to a broker that still runs. The list around
-        # each map raises what a stop raised.
+        # Workers first: they give their jobs back to a broker that still runs.
         workers = [process for process in self.home.processes() if process.name not in set(Store)]
         servers = {**self._make_servers(), **self._servers}
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda worker: worker.stop(signal.SIGTERM, _ORPHAN_GRACE_S), workers))
-            list(pool.map(Server.stop, servers.values()))
+        try:
+            stop_all(workers, signal.SIGTERM, _ORPHAN_GRACE_S)
+        finally:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(Server.stop, servers.values()))  # the list raises what a stop raised
 
     def _urls(self) -> dict[Store, SecretStr]:
         ports = self._ports.known()

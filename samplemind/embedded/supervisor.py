@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from samplemind.embedded.home import StackHome
@@ -21,17 +21,18 @@ from samplemind.embedded.platform import (
     write_state,
 )
 from samplemind.embedded.ports import Ports
-from samplemind.embedded.process import ManagedProcess
+from samplemind.embedded.process import ManagedProcess, stop_all
 from samplemind.embedded.services import Service, list_processes
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store
-from samplemind.errors import SampleMindError, ServerStartError
+from samplemind.errors import EmbeddedError, SampleMindError, ServerStartError
 from samplemind.jobs.wire import RoleName
 from samplemind.log import get_logger
 from samplemind.settings import Settings
 
 _CHECK_S = 0.5
 _MAX_DELAY_S = 30
+_ROTATION_S = 10
 _STABLE_S = 60
 _DRAIN_MARGIN_S = 10
 _READY_TIMEOUT_S = 90
@@ -125,6 +126,9 @@ class Supervisor:
         except SampleMindError as error:
             self._say(Phase.FAILED, str(error))
             raise
+        except Exception as error:  # the outermost edge of this process
+            self._say(Phase.FAILED, f"an unexpected {type(error).__name__}; see its log")
+            raise
         finally:
             self._stop()
         return True
@@ -148,8 +152,12 @@ class Supervisor:
     def _start_role(self, role: str) -> None:
         process = self._processes[role]
         process.stop(signal.SIGTERM, 0)  # forgets the one that died
-        self._home.rotate_log(role)
-        port = self._console_port() if role == RoleName.CONSOLE else None
+        try:
+            self._home.rotate_log(role)
+            port = self._console_port() if role == RoleName.CONSOLE else None
+        except OSError as error:
+            message = f"{role} could not be prepared: {error}"
+            raise ServerStartError(message) from error
         environment = process_environment(self._settings, console_port=port)
         process.spawn(role_command(role), environment=environment)
 
@@ -179,10 +187,20 @@ class Supervisor:
             _Child(role, process, self._start_of(role), started_at=now)
             for role, process in self._processes.items()
         ]
+        rotate_at = now
         while True:
             for child in children:
                 child.tend(time.monotonic())
+            if time.monotonic() >= rotate_at:
+                self._rotate_logs()
+                rotate_at = time.monotonic() + _ROTATION_S
             time.sleep(_CHECK_S)
+
+    def _rotate_logs(self) -> None:
+        try:
+            self._home.rotate_logs()
+        except OSError as error:
+            _log.warning("logs_not_rotated", error=str(error))
 
     def _restart_of(self, store: Store) -> Callable[[], None]:
         return lambda: self._stack.restart(store)
@@ -197,16 +215,20 @@ class Supervisor:
         if not self._stack.owned:
             return
         grace_s = self._settings.worker.drain_s + _DRAIN_MARGIN_S
-        for group in STOP_ORDER:
-            processes = [self._processes[role] for role in group if role in self._processes]
-            with ThreadPoolExecutor() as pool:
-                # The list raises what a stop raised.
-                list(pool.map(lambda process: process.stop(signal.SIGTERM, grace_s), processes))
-        self._stack.stop()
+        # Ends in reverse, the stores last, whatever could not be stopped before them.
+        with ExitStack() as ending:
+            ending.callback(self._stack.stop)
+            for group in reversed(STOP_ORDER):
+                processes = [self._processes[role] for role in group if role in self._processes]
+                ending.callback(stop_all, processes, signal.SIGTERM, grace_s)
 
     def _say(self, phase: Phase, message: str = "") -> None:
         _log.info("phase", phase=phase.value)
-        write_state(self._home, SupervisorState(os.getpid(), phase, self._roles, message))
+        try:
+            write_state(self._home, SupervisorState(os.getpid(), phase, self._roles, message))
+        except OSError as error:
+            fault = f"the state cannot be written: {error}"
+            raise EmbeddedError(fault) from error
 
 
 def _not_ready(service: Service, process: ManagedProcess | None) -> ServerStartError:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from samplemind.embedded.ports import Ports
 from samplemind.embedded.process import ProcessRecord
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store, read_endpoints
-from samplemind.errors import ServerStartError
+from samplemind.errors import EmbeddedError, ServerStartError, StoreUnavailableError
 from samplemind.settings import Settings
 from tests.integration.embedded.conftest import Rows, kill_all, processes_of
 
@@ -110,6 +111,18 @@ def test_a_stop_leaves_no_process(home):
     assert processes_of(home) == []
 
 
+def test_a_process_that_cannot_be_stopped_does_not_save_the_servers(home):
+    stack = EmbeddedStack(home, [Store.CACHE])
+    stack.start()
+    running = processes_of(home)
+    record = StackHome(home).run / "audio.pid"
+    record.write_text("no record")
+    with pytest.raises(EmbeddedError, match="audio could not be stopped"):
+        stack.stop()
+    record.unlink()
+    assert not any(process.is_alive() for process in running)
+
+
 def test_two_stacks_run_side_by_side(home, stack: Settings):
     with EmbeddedStack(home, durable=False) as other:
         Rows.write(other.start())
@@ -167,9 +180,23 @@ def test_a_lock_file_whose_pid_is_now_another_programs_is_no_obstacle(home):
     ) as stranger:
         lock.write_text(text.replace(str(postmaster), str(stranger.pid), 1))
         stack.restart(Store.POSTGRES)
+        _await_answer(stack, Store.POSTGRES)
         assert stranger.poll() is None
         stranger.kill()
     stack.stop()
+
+
+def _await_answer(stack: EmbeddedStack, store: Store) -> None:
+    port = Ports(stack.home.run).known()[store.value]
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            stack.servers[store].complete(port)
+        except StoreUnavailableError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
 
 
 def test_links_in_postgres_own_directory_lead_nobody_elsewhere(home, tmp_path):

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 from samplemind.embedded.home import HomeLock, StackHome
+from samplemind.embedded.platform import Phase, read_state
 from samplemind.embedded.process import ProcessRecord
 from samplemind.embedded.services import Service, list_services
+from samplemind.embedded.supervisor import Supervisor
 from samplemind.endpoints import Store, read_endpoints
+from samplemind.errors import EmbeddedError
 from samplemind.jobs.wire import heartbeat_key
-from samplemind.settings import load_settings
+from samplemind.settings import Settings, load_settings
 from tests.integration.embedded.conftest import Rows, kill_all, processes_of
 
 _STORES = ("postgres", "mongo", "broker", "cache")
@@ -123,6 +127,65 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     kill_all([_supervisor(home)])
     assert run("down").returncode == 0
     assert not any(process.is_alive() for process in survivors)
+
+
+def test_a_store_that_cannot_be_started_again_stops_nothing_else(run: Run, home: Path):
+    assert run("up", "--detach", "--stores-only").returncode == 0
+    before, supervisor, logs = _services(home), _supervisor(home), StackHome(home).logs
+    (logs / "broker.log").rename(logs / "kept")
+    (logs / "broker.log").mkdir()  # as a full disk does, it refuses to be opened
+    pid = before["broker"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    _await(
+        lambda: "process_not_restarted" in (logs / "supervisor.log").read_text(), "no start failed"
+    )
+
+    # It still looks after the rest.
+    os.truncate(logs / "cache.log", 17 << 20)
+    _await(lambda: (logs / "cache.log.1").exists(), "the large log was not put away")
+    (logs / "broker.log").rmdir()
+    _await(lambda: _services(home)["broker"].healthy, "the broker was not started again")
+    after = _services(home)
+    assert _supervisor(home) == supervisor
+    assert all(after[name].pid == before[name].pid for name in _STORES if name != "broker")
+    assert run("down").returncode == 0
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_supervisor_that_meets_the_unexpected_stops_everything_and_says_so(home: Path):
+    elsewhere = {
+        Store.POSTGRES: SecretStr("postgresql://nobody@127.0.0.1:1/none"),
+        Store.MONGO: SecretStr("mongodb://127.0.0.1:1/"),
+        Store.BROKER: SecretStr("redis://127.0.0.1:1/0"),
+    }
+    settings = load_settings().model_copy(update={"home": home}).with_urls(elsewhere)
+    running: list[ProcessRecord] = []
+
+    def migrate(_: Settings) -> None:
+        running.extend(processes_of(home))
+        (StackHome(home).run / "beat.pid").write_text("no record")
+        message = "a fault that nobody thought of"
+        raise LookupError(message)
+
+    supervisor = Supervisor(settings, roles=["beat"], migrate=migrate, announce=lambda _: None)
+    with pytest.raises(EmbeddedError, match="beat could not be stopped"):
+        supervisor.run()
+    (StackHome(home).run / "beat.pid").unlink()
+    state = read_state(StackHome(home))
+    assert state is not None
+    assert (state.phase, "LookupError" in state.message) == (Phase.FAILED, True)
+    assert len(running) == 1
+    assert not running[0].is_alive()
 
 
 def test_ctrl_c_in_the_foreground_stops_everything_and_down_has_nothing_left_to_do(

@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -67,8 +69,26 @@ def test_a_large_log_is_put_away_at_a_start_and_the_oldest_dropped(tmp_path):
             log.truncate(17 * 1024 * 1024)
         home.rotate_log("probe")
     kept = sorted(path.name for path in home.logs.iterdir())
-    assert kept == ["probe.log.1", "probe.log.2", "probe.log.3"]
+    assert kept == ["probe.log", "probe.log.1", "probe.log.2", "probe.log.3"]
     assert home.log("probe").with_name("probe.log.1").read_bytes()[0] == 4
+
+
+def test_a_large_log_is_put_away_while_its_process_goes_on_writing(tmp_path):
+    home = StackHome(tmp_path)
+    home.prepare(None)
+    program = "import os, sys; os.ftruncate(1, 17 << 20); sys.stdin.read(); print('after')"
+    with (
+        home.log("probe").open("ab") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=log
+        ) as process,
+    ):
+        while home.log("probe").stat().st_size == 0:
+            assert process.poll() is None
+        home.rotate_logs()
+        process.communicate()
+    assert home.log("probe").read_text() == "after\n"
+    assert home.log("probe").with_name("probe.log.1").stat().st_size == 17 << 20
 
 
 def test_a_small_log_is_continued(tmp_path):

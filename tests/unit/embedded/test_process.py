@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from samplemind.embedded.process import ManagedProcess, ProcessRecord, current_process
+from samplemind.embedded.process import ManagedProcess, ProcessRecord, current_process, stop_all
+from samplemind.errors import EmbeddedError, ServerStartError
 
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 _IGNORE_SIGTERM = """
@@ -63,10 +64,26 @@ def test_a_program_does_not_run_before_its_record_is_written(tmp_path):
     missing = tmp_path / "missing" / "probe.pid"
     process = ManagedProcess("probe", missing, tmp_path / "probe.log")
     before = set(psutil.Process().children())
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ServerStartError, match="No such file"):
         process.spawn(["/bin/touch", str(marker)])
     psutil.wait_procs(set(psutil.Process().children()) - before, timeout=10)
     assert not marker.exists()
+
+
+def test_a_log_that_cannot_be_opened_is_an_error_of_the_start(tmp_path):
+    log = tmp_path / "probe.log"
+    log.mkdir()
+    with pytest.raises(ServerStartError, match="probe could not be started"):
+        ManagedProcess("probe", tmp_path / "probe.pid", log).spawn(_SLEEP)
+
+
+def test_a_process_that_cannot_be_stopped_does_not_save_the_others(process, tmp_path):
+    process.spawn(_SLEEP)
+    (tmp_path / "odd.pid").write_text("no record")
+    odd = ManagedProcess("odd", tmp_path / "odd.pid", tmp_path / "odd.log")
+    with pytest.raises(EmbeddedError, match="odd could not be stopped"):
+        stop_all([odd, process], signal.SIGTERM, 10)
+    assert not process.is_alive()
 
 
 def test_a_process_that_ignores_the_signal_is_killed_after_the_grace(process):
