@@ -20,6 +20,7 @@ from worker.drain import Drain
 from worker.heartbeat import PACE_S, Heartbeat
 from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
+from worker.policy import PolicyCheck
 
 TASK_MODULES = ("tasks.batches", "tasks.search")
 """Modules whose import registers the jobs; a new room of `tasks` is added here."""
@@ -147,7 +148,7 @@ def _route(name: str, *_: object, **__: object) -> dict[str, str]:
 app = Celery("samplemind", set_as_current=True)
 app.add_defaults(lambda: configuration(get_settings()))
 worker.transport.install()
-app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain})
+app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck})
 
 
 @signals.setup_logging.connect

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from samplemind.cli.output import console, error_console, json_option, print_json, print_table
+from samplemind.embedded.checks import Verdict, examine_broker
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.platform import (
     ROLES,
@@ -103,6 +104,7 @@ def _run_here(settings: Settings, *, stores_only: bool) -> None:
 
     def announce(complete: Settings) -> None:
         _print_services(list_services(complete))
+        _warn_of_broker(settings)
         console.print("All is healthy. Ctrl-C stops it.")
 
     supervisor = Supervisor(
@@ -135,6 +137,7 @@ def _start_detached(settings: Settings, *, stores_only: bool) -> None:
         child.wait()
         raise
     _print_services(list_services(settings))
+    _warn_of_broker(settings)
     console.print(f"All is healthy. Logs: {home.logs}. Stop it with `samplemind down`.")
 
 
@@ -192,6 +195,15 @@ def _announce_found(settings: Settings, pid: int | None) -> None:
     _print_services(list_services(settings))
     owner = f" (supervisor: pid {pid})" if pid is not None else ""
     console.print(f"It is running already{owner}.")
+
+
+def _warn_of_broker(settings: Settings) -> None:
+    if settings.broker.url is None:
+        return  # the embedded one never evicts
+    finding = examine_broker(settings)
+    if finding is not None and finding.verdict is not Verdict.OK:
+        line = f"Warning: {finding.check}: {finding.message} → {finding.mend}"
+        error_console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_services(services: list[Service]) -> None:

@@ -226,6 +226,19 @@ def check_replica_set(report: StoreReport) -> Finding:
     return Finding("replica set", Verdict.OK, f"{report.replica_set}, primary")
 
 
+def examine_broker(settings: Settings) -> Finding | None:
+    """Judge the broker of these settings; none where it does not answer."""
+    urls = store_urls(settings)
+    reports: dict[Store, StoreReport] = {}
+    for store in (Store.BROKER, Store.CACHE):
+        answer = _ask(store, urls)
+        if isinstance(answer, _Answer):
+            reports[store] = answer.report
+    if Store.BROKER not in reports:
+        return None
+    return check_broker(reports[Store.BROKER], reports.get(Store.CACHE))
+
+
 def check_broker(broker: StoreReport, cache: StoreReport | None) -> Finding:
     """Judge whether the broker may lose jobs."""
     shared = cache is not None and cache.run_id == broker.run_id and broker.run_id is not None

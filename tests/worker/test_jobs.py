@@ -101,6 +101,21 @@ def test_a_worker_leaves_a_sign_of_life_that_lapses(workshop: Workshop) -> None:
     assert 0 < workshop.broker.client.ttl(key) <= HEARTBEAT_LIFE_S
 
 
+def test_a_worker_warns_of_a_broker_that_may_evict_jobs_and_of_no_other(
+    workshop: Workshop,
+) -> None:
+    worker = workshop.workers[0]
+    assert not worker.logged("broker_may_evict_jobs")
+    workshop.broker.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        workshop.broker.client.client_kill_filter(_type="normal", skipme=True)
+        wait_until(
+            lambda: worker.logged("broker_may_evict_jobs"), seconds=20, what="it warns of it"
+        )
+    finally:
+        workshop.broker.client.config_set("maxmemory-policy", "noeviction")
+
+
 def _status(workshop: Workshop, job_id: str) -> str | None:
     text = workshop.broker.client.get(f"sm:celery-task-meta-{job_id}")
     return None if text is None else str(json.loads(text)["status"])

@@ -129,6 +129,19 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     assert not any(process.is_alive() for process in survivors)
 
 
+def test_an_up_with_a_broker_that_may_evict_jobs_starts_and_warns(
+    run: Run, stack: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    for store in Store:
+        url = stack.url(Store.CACHE if store is Store.BROKER else store)
+        assert url is not None
+        monkeypatch.setenv(f"SAMPLEMIND_{store.name}_URL", url.get_secret_value())
+    up = run("up", "--detach", "--stores-only")
+    assert up.returncode == 0, up.stderr
+    assert "Warning: broker: its policy allkeys-lfu can evict" in up.stderr
+    assert run("down").returncode == 0
+
+
 def test_a_store_that_cannot_be_started_again_stops_nothing_else(run: Run, home: Path):
     assert run("up", "--detach", "--stores-only").returncode == 0
     before, supervisor, logs = _services(home), _supervisor(home), StackHome(home).logs
