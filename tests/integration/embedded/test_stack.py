@@ -1,6 +1,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socketserver
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from samplemind.embedded.binaries import server_binary
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.passwords import load_passwords
 from samplemind.embedded.ports import Ports
-from samplemind.embedded.process import ProcessRecord
+from samplemind.embedded.process import ManagedProcess, ProcessRecord
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import EmbeddedError, ServerStartError, StoreUnavailableError
@@ -184,6 +185,26 @@ def test_a_lock_file_whose_pid_is_now_another_programs_is_no_obstacle(home):
         assert stranger.poll() is None
         stranger.kill()
     stack.stop()
+
+
+@pytest.mark.timeout(60)
+def test_a_restart_does_not_wait_for_a_server_that_takes_its_time(home):
+    with EmbeddedStack(home, [Store.CACHE]) as stack:
+        process = StackHome(home).process("cache")
+        first = process.record
+        kill_all([first])
+        freezer = threading.Thread(target=_freeze_successor, args=(process, first))
+        freezer.start()
+        stack.restart(Store.CACHE)  # the server cannot answer: it is frozen
+        freezer.join()
+        os.kill(process.record.pid, signal.SIGCONT)
+        _await_answer(stack, Store.CACHE)
+
+
+def _freeze_successor(process: ManagedProcess, first: ProcessRecord) -> None:
+    while process.record in (None, first):
+        time.sleep(0.001)
+    os.kill(process.record.pid, signal.SIGSTOP)
 
 
 def _await_answer(stack: EmbeddedStack, store: Store) -> None:
