@@ -145,20 +145,25 @@ def _read_stream(
 
 
 def _judge(reading: Reading, limits: AudioLimits) -> Outcome:
+    if reading.duration_s < limits.min_duration_s:
+        # Of so few frames a high rate leaves next to nothing in the window.
+        return Outcome.SHORT if reading.peak >= _audible_from(limits) else Outcome.SILENT
     if not _audible_windows(reading, limits):
         return Outcome.SILENT
-    if reading.duration_s < limits.min_duration_s:
-        return Outcome.SHORT
     return Outcome.TRUNCATED if reading.missing_share > 0 else Outcome.ANALYZED
 
 
 def _audible_windows(reading: Reading, limits: AudioLimits) -> list[NDArray[np.float32]]:
-    threshold = 10 ** (limits.silence_dbfs / 20)
+    threshold = _audible_from(limits)
     windows = [reading.opening]
     # A file that breaks off may leave little or nothing of its middle.
     if reading.middle is not None and len(reading.middle) >= len(reading.opening):
         windows.append(reading.middle)
     return [window for window in windows if magnitude(window) >= threshold]
+
+
+def _audible_from(limits: AudioLimits) -> float:
+    return float(10 ** (limits.silence_dbfs / 20))
 
 
 def _state(reading: Reading, limits: AudioLimits) -> SoundFacts:
@@ -191,7 +196,7 @@ def _measure(reading: Reading, hints: Hints, limits: AudioLimits) -> Measurement
     first, *more = (
         Sound(
             samples=window,
-            sample_rate_hz=reading.info.sample_rate_hz,
+            sample_rate_hz=reading.window_rate_hz,
             duration_s=reading.duration_s,
             whole=reading.whole,
         )

@@ -25,7 +25,7 @@ class AudioLimits:
             seconds of digital silence in FLAC are as dense as two hours of it.
         window_s: how much of a long file is held and measured.
         window_samples: most samples (frames times channels) held in one window, so that many
-            channels or a high rate shorten the window instead of growing the process.
+            channels shorten the window instead of growing the process.
         min_duration_s: shorter sounds have no features worth measuring.
         max_amplitude: samples beyond this are no audio on a scale of one.
         silence_dbfs: a peak below this is silence.
@@ -55,7 +55,7 @@ class AudioLimits:
     child_wall_s: float = 60.0
 
     def window_frames(self, sample_rate_hz: int, channels: int) -> int:
-        """Return how many frames one window holds at this rate and width, at least one."""
+        """Return how many frames one window holds at the rate held and width, at least one."""
         by_time = int(self.window_s * sample_rate_hz)
         return max(1, min(by_time, self.window_samples // channels))
 

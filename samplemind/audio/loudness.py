@@ -95,19 +95,27 @@ def _hop_energies(samples: Floats, sample_rate_hz: int) -> Doubles:
     response = k_weighting(sample_rate_hz, size)
     weights = channel_weights(samples.shape[1])
     chunks = math.ceil(len(samples) / chunk)
-    padded = np.zeros((len(weights), history + chunks * chunk), dtype=np.float32)
-    padded[:, history : history + len(samples)] = samples.T
-    views = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::chunk]
     at_once = max(1, TRANSFORMS_AT_ONCE // len(weights))
     energies = np.zeros((chunks, HOPS_PER_CHUNK))
     for start in range(0, chunks, at_once):
-        spectra = scipy_fft.rfft(views[:, start : start + at_once], axis=2)
+        end = min(start + at_once, chunks)
+        part = _padded_part(samples, start * chunk - history, end * chunk)
+        views = np.lib.stride_tricks.sliding_window_view(part, size, axis=1)[:, ::chunk]
+        spectra = scipy_fft.rfft(views, axis=2)
         spectra *= response
         filtered = scipy_fft.irfft(spectra, size, axis=2, overwrite_x=True)[:, :, history:]
         hops = filtered.reshape(*filtered.shape[:2], HOPS_PER_CHUNK, hop)
         per_channel = np.einsum("kchs,kchs->kch", hops, hops)
-        energies[start : start + at_once] = np.tensordot(weights, per_channel, axes=1)
+        energies[start:end] = np.tensordot(weights, per_channel, axes=1)
     return energies.ravel()
+
+
+def _padded_part(samples: Floats, start: int, end: int) -> Floats:
+    """Frames from `start` to `end`, one row a channel; zeros where the sound has none."""
+    part = np.zeros((samples.shape[1], end - start), dtype=np.float32)
+    first, last = max(start, 0), min(end, len(samples))
+    part[:, first - start : last - start] = samples[first:last].T
+    return part
 
 
 def _hop(sample_rate_hz: int) -> int:

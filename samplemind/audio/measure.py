@@ -102,9 +102,11 @@ def mix_down(samples: Floats) -> Floats:
     mono = samples @ np.full(channels, 1 / channels, dtype=np.float32)
     energy = float(samples.ravel() @ samples.ravel()) / channels
     if float(mono @ mono) < CANCELLED_SHARE * energy:
-        mono = samples[:, int(np.einsum("fc,fc->c", samples, samples).argmax())]
+        mono = samples[:, int(np.einsum("fc,fc->c", samples, samples).argmax())].copy()
     peak = max(float(mono.max()), -float(mono.min()))
-    return np.asarray(mono / peak if peak > 0 else mono, dtype=np.float32)
+    if peak > 0:
+        mono /= peak
+    return mono
 
 
 def _audible_s(mono: Floats, sample_rate_hz: int) -> float:

@@ -1,20 +1,27 @@
 """One pass over a stream: the windows that are measured, and what is true of the whole sound.
 
 Invariant: at most two windows are held, whatever the length of the sound; what lies outside them
-streams by and is only counted. The samples handed on are finite.
+streams by and is only counted. The samples handed on are finite and keep to the limit of amplitude.
+
+A rate above `HIGHEST_HELD_RATE_HZ` is brought down to the analysis's own while it streams by, since
+nothing above that is measured and 192 kHz would take four times the memory.
 """
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from samplemind.audio.limits import AudioLimits
 from samplemind.audio.outcome import AudioRejectedError, Outcome
+from samplemind.audio.spectrum import ANALYSIS_RATE_HZ
 from samplemind.audio.stream import AudioStream, StreamInfo, check_extent
 
 OPENING_S = 30.0
+OPENING_SHARE = 1 / 3  # of a window's samples at most, which many channels reach
+HIGHEST_HELD_RATE_HZ = 48_000
 _LOSSY_SLACK_S = 0.1  # Encoders pad, and decoders may or may not take the padding away.
 _EXACT_SLACK_SHARE = 0.0005
 
@@ -27,6 +34,7 @@ class Reading:
         info: what the decoder said of it.
         opening: float32, shape (frames, channels): the start, or all of it if `whole`.
         middle: the window around the middle of a sound longer than one window, else None.
+        window_rate_hz: frames a second of both windows.
         whole: `opening` holds every frame and none is missing.
         frames: how many were decoded.
         missing_share: of the frames that were promised, 0 to 1.
@@ -38,6 +46,7 @@ class Reading:
     info: StreamInfo
     opening: NDArray[np.float32]
     middle: NDArray[np.float32] | None
+    window_rate_hz: int
     whole: bool
     frames: int
     missing_share: float
@@ -57,23 +66,49 @@ class Reading:
 
 
 class _Window:
-    """The frames of a stream between two positions."""
+    """The frames of a stream between two positions, at a rate that is worth holding."""
 
-    def __init__(self, start: int, length: int, channels: int) -> None:
+    def __init__(self, start: int, length: int, info: StreamInfo, max_amplitude: float) -> None:
+        rate, held_rate = info.sample_rate_hz, _held_rate_hz(info)
+        held = -(-length * held_rate // rate)
         # Pages that are never written take no memory, so a generous claim costs none.
-        self._samples = np.empty((length, channels), dtype=np.float32)
-        self._start = start
+        self._samples = np.empty((held, info.channels), dtype=np.float32)
         self._filled = 0
+        self._start, self._length = start, length
+        self._max_amplitude = max_amplitude
+        self._resampler = (
+            None
+            if held_rate == rate
+            else soxr.ResampleStream(rate, held_rate, info.channels, dtype="float32", quality="MQ")
+        )
+        self.taken = 0
 
     def offer(self, block: NDArray[np.float32], position: int) -> None:
-        first = max(self._start + self._filled - position, 0)
-        wanted = block[first : first + len(self._samples) - self._filled]
-        self._samples[self._filled : self._filled + len(wanted)] = wanted
-        self._filled += len(wanted)
+        """Take from a block what lies in the window; `position` is that of its first frame."""
+        first = max(self._start + self.taken - position, 0)
+        wanted = block[first : first + self._length - self.taken]
+        if len(wanted):
+            self.taken += len(wanted)
+            self._hold(wanted if self._resampler is None else self._resample(wanted))
 
-    @property
-    def samples(self) -> NDArray[np.float32]:
+    def close(self) -> NDArray[np.float32]:
+        """Return the window once the stream is read."""
+        if self._resampler is not None and self.taken:
+            self._hold(self._resample(self._samples[:0], last=True))
         return self._samples[: self._filled]
+
+    def _resample(self, part: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
+        assert self._resampler is not None  # noqa: S101  # Both callers have looked.
+        resampled: NDArray[np.float32] = self._resampler.resample_chunk(
+            np.ascontiguousarray(part), last=last
+        )
+        # Around a full step the filter swings a little further than its input.
+        return np.clip(resampled, -self._max_amplitude, self._max_amplitude)
+
+    def _hold(self, part: NDArray[np.float32]) -> None:
+        part = part[: len(self._samples) - self._filled]
+        self._samples[self._filled : self._filled + len(part)] = part
+        self._filled += len(part)
 
 
 def magnitude(block: NDArray[np.float32]) -> float:
@@ -138,12 +173,12 @@ def read_sound(
     if totals.frames == 0:
         raise AudioRejectedError(Outcome.UNREADABLE if stream.damaged else Outcome.NO_FRAMES)
     missing = _missing_share(info, totals.frames, present, stream.damaged)
-    central = middle.samples if middle is not None and len(middle.samples) else None
     return Reading(
         info=info,
-        opening=opening.samples,
-        middle=central,
-        whole=len(opening.samples) == totals.frames and missing == 0,
+        opening=opening.close(),
+        middle=middle.close() if middle is not None and middle.taken else None,
+        window_rate_hz=_held_rate_hz(info),
+        whole=opening.taken == totals.frames and missing == 0,
         frames=totals.frames,
         missing_share=missing,
         peak=totals.peak,
@@ -154,13 +189,22 @@ def read_sound(
 
 def _plan_windows(info: StreamInfo, limits: AudioLimits) -> tuple[_Window, _Window | None]:
     """One window if the sound fits in it; else its opening and the window around its middle."""
-    longest = limits.window_frames(info.sample_rate_hz, info.channels)
+    rate, held_rate = info.sample_rate_hz, _held_rate_hz(info)
+    longest = limits.window_frames(held_rate, info.channels) * rate // held_rate
     claimed = info.claimed_frames
     if claimed is None or claimed <= longest:
-        return _Window(0, min(longest, claimed or longest), info.channels), None
-    opening = min(longest, int(OPENING_S * info.sample_rate_hz))
-    middle = _Window((claimed - longest) // 2, longest, info.channels)
-    return _Window(0, opening, info.channels), middle
+        return _Window(0, min(longest, claimed or longest), info, limits.max_amplitude), None
+    shortened = int(OPENING_SHARE * limits.window_samples / info.channels) * rate // held_rate
+    opening = max(1, min(longest, int(OPENING_S * rate), shortened))
+    middle = (claimed - longest) // 2
+    return (
+        _Window(0, opening, info, limits.max_amplitude),
+        _Window(middle, longest, info, limits.max_amplitude),
+    )
+
+
+def _held_rate_hz(info: StreamInfo) -> int:
+    return ANALYSIS_RATE_HZ if info.sample_rate_hz > HIGHEST_HELD_RATE_HZ else info.sample_rate_hz
 
 
 def _missing_share(info: StreamInfo, frames: int, present: float, damaged: bool) -> float:

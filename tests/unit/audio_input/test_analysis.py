@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +171,47 @@ def test_many_channels_shorten_the_window_instead_of_growing_the_process() -> No
         assert frames * channels <= limits.window_samples
         assert frames <= 120 * rate_hz
     assert limits.window_frames(48_000, 2) == 120 * 48_000
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(192_000, 2), (384_000, 1), (48_000, 8)])
+def test_a_minute_of_any_rate_and_width_stays_within_200_mib(
+    tmp_path: Path, rate_hz: int, channels: int
+) -> None:
+    path, second = tmp_path / "minute.wav", tone(rate_hz=rate_hz, channels=channels)
+    with soundfile.SoundFile(path, "w", rate_hz, channels, "PCM_16") as sound:
+        for _ in range(59):
+            sound.write(second)
+
+    outcome, mib = peak_mib(path)
+
+    assert outcome == "analyzed"
+    assert mib <= 200, mib
+
+
+def test_a_high_rate_changes_no_measure_of_what_can_be_heard(tmp_path: Path) -> None:
+    heard = np.concatenate([tone(0.5)] * 16)
+    analyses = []
+    for rate_hz in (44_100, 192_000):
+        path = tmp_path / f"{rate_hz}.wav"
+        path.write_bytes(encode(soxr.resample(heard, 44_100, rate_hz), rate_hz, codec="FLOAT"))
+        analyses.append(analyze_file(path))
+
+    low, high = (analysis.measurements for analysis in analyses)
+    assert analyses[1].facts is not None
+    assert (analyses[1].facts.sample_rate_hz, analyses[1].facts.duration_s) == (192_000, 8.0)
+    assert low is not None
+    assert high is not None
+    assert high.loudness_lufs == pytest.approx(low.loudness_lufs, abs=0.1)
+    assert high.tempo_candidate_bpm == low.tempo_candidate_bpm == 120.0
+    assert (high.key_candidate, high.kind) == (low.key_candidate, low.kind)
+    assert float(high.embedding @ low.embedding) > 0.99
+
+
+def test_a_few_frames_of_a_high_rate_are_a_short_sound(tmp_path: Path) -> None:
+    for frames in (1, 3, 30):
+        path = tmp_path / "short.wav"
+        path.write_bytes(encode(np.full((frames, 1), 0.5, np.float32), 384_000))
+        assert analyze_file(path).outcome is Outcome.SHORT
 
 
 def test_memory_stays_within_its_bound_however_long_the_sound_is(tmp_path: Path) -> None:
