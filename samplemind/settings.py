@@ -8,9 +8,7 @@ Invariant: a `Settings` that exists is whole and consistent; a wrong or unknown 
 process with one readable line a fault. Secrets are `SecretStr` and are never printed.
 """
 
-import base64
 import difflib
-import json
 import os
 from enum import StrEnum
 from functools import cache
@@ -18,14 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,11 +28,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
-from samplemind.urls import read_address
+from samplemind.setting_types import FernetKey, FernetKeys, UserAndPassword, url_of
 
 PREFIX = "SAMPLEMIND_"
 
-_FERNET_KEY_BYTES = 32
 # Pydantic's words for a variable that names no setting, and for one that names a whole group.
 _UNKNOWN = ("extra_forbidden", "model_type")
 
@@ -50,42 +44,6 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def _url_of(store: Store) -> AfterValidator:
-    def check(value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        try:
-            read_address(store, value)
-        except SettingsError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    return AfterValidator(check)
-
-
-_FERNET_KEY_NEEDED = (
-    "a Fernet key is needed, 32 bytes as url-safe base64; this prints one: python -c 'from "
-    "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
-)
-
-
-def _is_fernet_key(key: SecretStr) -> bool:
-    try:
-        return len(base64.urlsafe_b64decode(key.get_secret_value())) == _FERNET_KEY_BYTES
-    except ValueError:
-        return False
-
-
-def _read_list(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        message = 'a JSON list is needed, as in ["…", "…"]'
-        raise ValueError(message) from None  # the cause holds the text
-
-
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,7 +51,7 @@ class _Group(BaseModel):
 class PostgresSettings(_Group):
     """The relational store and its connection pool."""
 
-    url: Annotated[SecretStr | None, _url_of(Store.POSTGRES)] = Field(
+    url: Annotated[SecretStr | None, url_of(Store.POSTGRES)] = Field(
         None, description="postgresql://user:password@host:port/database; none: embedded"
     )
     pool_size: int = Field(20, ge=1, le=500, description="connections kept open by a service")
@@ -115,7 +73,7 @@ class PostgresSettings(_Group):
 class MongoSettings(_Group):
     """The document store."""
 
-    url: Annotated[SecretStr | None, _url_of(Store.MONGO)] = Field(
+    url: Annotated[SecretStr | None, url_of(Store.MONGO)] = Field(
         None, description="mongodb://user:password@host:port/?replicaSet=…; none: embedded"
     )
     database: str = Field("samplemind", min_length=1, max_length=63, description="database name")
@@ -126,7 +84,7 @@ class MongoSettings(_Group):
 class BrokerSettings(_Group):
     """The Redis that holds queues, leases and results; it must not evict."""
 
-    url: Annotated[SecretStr | None, _url_of(Store.BROKER)] = Field(
+    url: Annotated[SecretStr | None, url_of(Store.BROKER)] = Field(
         None, description="redis://:password@host:port/0; none: embedded"
     )
     lease_s: int = Field(
@@ -141,7 +99,7 @@ class BrokerSettings(_Group):
 class CacheSettings(_Group):
     """The Redis that may forget: cache, rate limits, popularity."""
 
-    url: Annotated[SecretStr | None, _url_of(Store.CACHE)] = Field(
+    url: Annotated[SecretStr | None, url_of(Store.CACHE)] = Field(
         None, description="redis://:password@host:port/0; none: embedded"
     )
 
@@ -196,20 +154,12 @@ class BatchSettings(_Group):
 class SecuritySettings(_Group):
     """Keys for what is encrypted at rest."""
 
-    encryption_key: SecretStr | None = Field(
+    encryption_key: FernetKey | None = Field(
         None, description="Fernet key (32 bytes, url-safe base64) for tokens at rest"
     )
-    previous_encryption_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_read_list)] = Field(
+    previous_encryption_keys: FernetKeys = Field(
         (), description="JSON list of older keys that still open what they closed"
     )
-
-    @field_validator("encryption_key", "previous_encryption_keys")
-    @classmethod
-    def _are_fernet_keys(cls, value: Any) -> Any:
-        for key in value if isinstance(value, tuple) else [value]:
-            if key is not None and not _is_fernet_key(key):
-                raise ValueError(_FERNET_KEY_NEEDED)
-        return value
 
 
 class ConsoleSettings(_Group):
@@ -217,17 +167,9 @@ class ConsoleSettings(_Group):
 
     host: str = Field("127.0.0.1", min_length=1, description="address that the console listens on")
     port: int = Field(0, ge=0, le=65535, description="port of the console; 0: a free one")
-    basic_auth: SecretStr | None = Field(
+    basic_auth: UserAndPassword | None = Field(
         None, description="user:password of the console; needed on any but a loopback address"
     )
-
-    @field_validator("basic_auth")
-    @classmethod
-    def _has_user_and_password(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not all(value.get_secret_value().partition(":")):
-            message = "user:password is needed, both not empty"
-            raise ValueError(message)
-        return value
 
     @model_validator(mode="after")
     def _open_on_loopback_only(self) -> "ConsoleSettings":
@@ -389,6 +331,6 @@ def _unknown_variables() -> list[str]:
 
 
 def _fault_line(fault: Any) -> str:
-    place = [str(part) for part in fault["loc"]]
+    place = [str(part) for part in fault["loc"][:2]]  # of a list's item, the list
     name = f"{PREFIX}{'_'.join(place)}".upper() if place else "settings"
     return f"{name}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,73 @@
+"""The types of single settings whose value has a form of its own.
+
+Invariant: each is checked when the settings are read, and no message repeats the value, which may
+be a secret.
+"""
+
+import base64
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from samplemind.endpoints import Store
+from samplemind.errors import SettingsError
+from samplemind.urls import read_address
+
+_FERNET_KEY_BYTES = 32
+
+
+def url_of(store: Store) -> AfterValidator:
+    """Return the check that a value is a URL of that store; none is fine."""
+
+    def check(value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            read_address(store, value)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(check)
+
+
+def _check_fernet_key(value: SecretStr) -> SecretStr:
+    try:
+        size_bytes = len(base64.urlsafe_b64decode(value.get_secret_value()))
+    except ValueError:
+        size_bytes = 0
+    if size_bytes != _FERNET_KEY_BYTES:
+        message = (
+            "a Fernet key is needed, 32 bytes as url-safe base64; this prints one: python -c 'from "
+            "cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
+        )
+        raise ValueError(message)
+    return value
+
+
+def _check_user_and_password(value: SecretStr) -> SecretStr:
+    if not all(value.get_secret_value().partition(":")):
+        message = "user:password is needed, both not empty"
+        raise ValueError(message)
+    return value
+
+
+def _read_list(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        message = 'a JSON list is needed, as in ["…", "…"]'
+        raise ValueError(message) from None  # the cause holds the text
+
+
+FernetKey = Annotated[SecretStr, AfterValidator(_check_fernet_key)]
+"""What `cryptography.fernet` takes as a key."""
+
+FernetKeys = Annotated[tuple[FernetKey, ...], BeforeValidator(_read_list)]
+"""Several of them, as a JSON list in a variable."""
+
+UserAndPassword = Annotated[SecretStr, AfterValidator(_check_user_and_password)]
+"""As in HTTP's Basic authentication."""
