@@ -11,7 +11,7 @@ from beanie.operators import In
 from pymongo.errors import BulkWriteError
 
 from samplemind.connections.mongo import is_duplicate, translating_errors
-from samplemind.documents.analysis_result import AnalysisResult, AnalysisType
+from samplemind.documents.analysis_result import AnalysisResult
 from samplemind.errors import NotFoundError
 
 
@@ -37,21 +37,6 @@ class AnalysisRepository:
             return []
         with translating_errors():
             return await AnalysisResult.find(In(AnalysisResult.id, ids)).to_list()
-
-    async def list_versions(
-        self,
-        audio_file_id: UUID,
-        analysis_type: AnalysisType = AnalysisType.FEATURES,
-        *,
-        limit: int = 50,
-    ) -> list[AnalysisResult]:
-        """Return a file's results of one type, over all contents and analysers, newest first."""
-        query = AnalysisResult.find(
-            AnalysisResult.audio_file_id == audio_file_id,
-            AnalysisResult.analysis_type == analysis_type,
-        )
-        with translating_errors():
-            return await query.sort("-created_at").limit(limit).to_list()
 
     async def insert_missing(self, results: Sequence[AnalysisResult]) -> None:
         """Add the results that are not there yet; what is there stays as it is."""

@@ -83,18 +83,6 @@ class AudioFileRepository:
         with translating_errors():
             return await AudioFile.find(In(AudioFile.id, ids)).to_list()
 
-    async def list_newest(self, owner_id: UUID | None, *, limit: int = 50) -> list[AudioFile]:
-        """Return the owner's files, the last added first."""
-        query = AudioFile.find(AudioFile.owner_id == owner_id)
-        with translating_errors():
-            return await query.sort("-created_at").limit(limit).to_list()
-
-    async def find_copies(self, content_hash: str, *, limit: int = 100) -> list[AudioFile]:
-        """Return the files whose content is the same, byte for byte."""
-        query = AudioFile.find(AudioFile.content_hash == content_hash)
-        with translating_errors():
-            return await query.limit(limit).to_list()
-
     async def stream_revisions(self) -> AsyncIterator[tuple[UUID, int]]:
         """Yield id and revision of every searchable file in id order, reading the index alone."""
         # A filter would make MongoDB read the documents; a projection is answered by the index.
