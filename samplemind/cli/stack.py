@@ -118,18 +118,7 @@ def _start_detached(settings: Settings, *, stores_only: bool) -> None:
     stack = EmbeddedStack(settings.home, settings.embedded_stores())
     stack.prepare()
     home = stack.home
-    home.rotate_log("supervisor")
-    command = [sys.executable, "-P", "-m", "samplemind", "up"]
-    with home.log("supervisor").open("ab") as log:
-        child = subprocess.Popen(
-            [*command, *(["--stores-only"] if stores_only else [])],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=process_environment(settings),
-            cwd="/",
-            start_new_session=True,
-        )
+    child = _spawn_supervisor(settings, home, stores_only=stores_only)
     try:
         _await_child(home, child)
     except KeyboardInterrupt:
@@ -139,6 +128,27 @@ def _start_detached(settings: Settings, *, stores_only: bool) -> None:
     _print_services(list_services(settings))
     _warn_of_broker(settings)
     console.print(f"All is healthy. Logs: {home.logs}. Stop it with `samplemind down`.")
+
+
+def _spawn_supervisor(
+    settings: Settings, home: StackHome, *, stores_only: bool
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "samplemind", "up"]
+    try:
+        home.rotate_log("supervisor")
+        with home.log("supervisor").open("ab") as log:
+            return subprocess.Popen(
+                [*command, *(["--stores-only"] if stores_only else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=process_environment(settings),
+                cwd="/",
+                start_new_session=True,
+            )
+    except OSError as error:
+        message = f"the supervisor could not be started: {error}"
+        raise ServerStartError(message) from error
 
 
 def _await_child(home: StackHome, child: subprocess.Popen[bytes]) -> None:

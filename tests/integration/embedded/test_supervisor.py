@@ -129,6 +129,14 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     assert not any(process.is_alive() for process in survivors)
 
 
+def test_an_up_that_the_system_refuses_is_one_line(run: Run, home: Path):
+    (home / "logs" / "supervisor.log").mkdir(parents=True)
+    failed = run("up", "--detach")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: the supervisor could not be started")
+    assert len(failed.stderr.splitlines()) == 1
+
+
 def test_an_up_with_a_broker_that_may_evict_jobs_starts_and_warns(
     run: Run, stack: Settings, monkeypatch: pytest.MonkeyPatch
 ):
