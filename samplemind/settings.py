@@ -234,6 +234,11 @@ class Settings(BaseSettings):
                     "worker.soft_time_limit_s must be less than worker.time_limit_s",
                 ),
                 (
+                    self.batch.claim_s * 1000 < self.mongo.timeout_ms * 3,
+                    # So that a renewal which failed is repeated before the claim ends.
+                    "batch.claim_s must be at least three times mongo.timeout_ms",
+                ),
+                (
                     self.audio.window_s > self.audio.max_duration_s,
                     "audio.window_s must not exceed audio.max_duration_s",
                 ),

@@ -69,6 +69,7 @@ def test_settings_cannot_be_changed():
         ("SAMPLEMIND_CONSOLE_BASIC_AUTH", "hush", "user:password"),
         ("SAMPLEMIND_CONSOLE_BASIC_AUTH", "ada:", "user:password"),
         ("SAMPLEMIND_BROKER_LEASE_S", "4", "at least three times"),
+        ("SAMPLEMIND_BATCH_CLAIM_S", "20", "three times mongo.timeout_ms"),
         ("SAMPLEMIND_WORKER_SOFT_TIME_LIMIT_S", "900", "less than worker.time_limit_s"),
         ("SAMPLEMIND_CONSOLE_HOST", "0.0.0.0", "SAMPLEMIND_CONSOLE_BASIC_AUTH"),  # noqa: S104
     ],
