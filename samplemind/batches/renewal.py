@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from samplemind.batches.claims import Claim, extend
 from samplemind.batches.running import Run
 from samplemind.connections.resources import Connections
-from samplemind.errors import StoreUnavailableError
+from samplemind.errors import TransientError
 from samplemind.log import get_logger
 
-# Two renewals may fail before a claim ends.
+# `Settings` proves that one renewal that waits for its timeout leaves time for another.
 _RENEWALS_PER_CLAIM = 3
 
 _log = get_logger(__name__)
@@ -52,11 +52,15 @@ class Renewal:
     async def check(self) -> None:
         """Extend the claim once, and see whether it still holds anything."""
         try:
-            held = await extend(self._connections, self._claim)
-        except StoreUnavailableError as error:
+            # A connection that vanished without closing must not cost the whole claim.
+            async with asyncio.timeout(self._connections.settings.mongo.timeout_ms / 1000):
+                held = await extend(self._connections, self._claim)
+        except (TransientError, TimeoutError) as error:
             # The next one may pass; if none does, the claim ends by itself, as it should.
             _log.warning(
-                "batch_claim_not_renewed", batch_id=str(self._claim.batch_id), reason=str(error)
+                "batch_claim_not_renewed",
+                batch_id=str(self._claim.batch_id),
+                reason=str(error) or "MongoDB did not answer in time",
             )
         else:
             self.lost = held == 0

@@ -1,6 +1,7 @@
 """Working through a chunk: decisions, storing, interruption."""
 
 import asyncio
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from samplemind.audio.embedding import BLOCK_SIZES
 from samplemind.batches import cancel, claim, failed_items, finish, progress, release, stalled
 from samplemind.documents import AnalysisResult, FileStatus
-from samplemind.errors import StoreUnavailableError
+from samplemind.errors import PoolTimeoutError, StoreUnavailableError
 from samplemind.repositories.batch_items import BatchItemRepository
 
 
@@ -264,6 +265,28 @@ async def test_a_claim_is_kept_while_one_file_takes_longer_than_it_lasts(
     assert set(seen) == {0}
     assert (report.claimed, report.stopped) == (2, False)
     assert [item.claims for item in await bench.items(batch.batch_id)] == [1, 1]
+
+
+async def test_a_renewal_that_fails_is_repeated(
+    bench: Any, short_claims: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    extend, failures = BatchItemRepository.extend, iter([StoreUnavailableError, PoolTimeoutError])
+    kept = threading.Event()
+
+    async def fail_twice(self: BatchItemRepository, *args: Any, **kwargs: Any) -> int:
+        for failure in failures:
+            raise failure("MongoDB did not answer")
+        held = await extend(self, *args, **kwargs)
+        kept.set()
+        return held
+
+    monkeypatch.setattr(BatchItemRepository, "extend", fail_twice)
+    bench.before_analysis = lambda _: kept.wait(20 * short_claims)
+    await bench.analyze(batch.batch_id, 0, 0)
+
+    assert kept.is_set()
+    assert await bench.states(batch.batch_id) == ["done"]
 
 
 async def test_a_chunk_leaves_nothing_behind_that_renews_its_claim(
