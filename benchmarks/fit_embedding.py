@@ -3,9 +3,9 @@
     python -m benchmarks.fit_embedding
 
 It is fitted on sounds that carry no condition into the numbers: drums synthesised by
-`benchmarks.audio.drums`, and recordings under CC0 (Debian's `sonic-pi-samples`, and the kit
-Audiophob of `hydrogen-drumkits`), labelled by their file names. No other kit may be read here: the
-others are what the embedding is judged on.
+`benchmarks.audio.drums`, and recordings under CC0 (those of Debian's `sonic-pi-samples` that its
+copyright file puts under CC0, and the kit Audiophob of `hydrogen-drumkits`), labelled by their file
+names. No other kit may be read here: the others are what the embedding is judged on.
 
 The recipe: standardise each input, scale each block by its weight over the root of its width, then
 thirteen directions that separate classes (linear discriminants with shrinkage, in the space of the
@@ -32,6 +32,7 @@ Rows = NDArray[np.float64]
 
 OUTPUT = Path(embedding.__file__).parent / "data"
 SONIC_PI = Path("/usr/share/sonic-pi/samples")
+SONIC_PI_LICENCES = Path("/usr/share/doc/sonic-pi-samples/copyright")
 AUDIOPHOB = Path("/usr/share/hydrogen/data/drumkits/Audiophob")
 LONGEST_S = 30.0
 HITS_PER_CLASS = 100
@@ -84,11 +85,23 @@ def synthesised_rows() -> tuple[Rows, list[str]]:
     return np.array(rows), labels
 
 
-def cc0_rows() -> tuple[Rows, list[str]]:
-    paths = sorted(SONIC_PI.glob("*.flac")) + sorted(AUDIOPHOB.glob("*.wav"))
-    if not (SONIC_PI.is_dir() and AUDIOPHOB.is_dir()):
+def cc0_paths() -> list[Path]:
+    """Recordings that Debian's copyright files put under CC0."""
+    if not (SONIC_PI_LICENCES.is_file() and SONIC_PI.is_dir() and AUDIOPHOB.is_dir()):
         message = "install Debian's sonic-pi-samples and hydrogen-drumkits to fit the projection"
         raise SystemExit(message)
+    licences = SONIC_PI_LICENCES.read_text(encoding="utf-8")
+    names = {
+        name
+        for paragraph in licences.split("\n\n")
+        if re.search(r"^License: CC0$", paragraph, re.MULTILINE)
+        for name in re.findall(r"etc/samples/(\S+\.flac)", paragraph)
+    }
+    return sorted(SONIC_PI / name for name in names) + sorted(AUDIOPHOB.glob("*.wav"))
+
+
+def cc0_rows() -> tuple[Rows, list[str]]:
+    paths = cc0_paths()
     return np.array([joined(read_sound(path)) for path in paths]), [
         cc0_class(path.name) for path in paths
     ]

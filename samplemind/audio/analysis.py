@@ -21,7 +21,7 @@ from samplemind.audio.outcome import AudioRejectedError, Outcome
 from samplemind.errors import DecoderDiedError, DecoderTimeoutError
 
 ANALYZER_NAME = "samplemind"
-ANALYZER_VERSION = "1.0.0"
+ANALYZER_VERSION = "1.0.1"
 
 
 @dataclass(frozen=True, slots=True)
