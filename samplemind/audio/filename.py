@@ -121,9 +121,14 @@ def printable(text: str) -> str:
 def printable_path(path: Path) -> str:
     """Return a path as text that is valid UTF-8: the path itself, wherever that is possible.
 
-    Bytes of it that are no UTF-8 are written as `\\udcNN`, so they can be told apart.
+    One whose bytes are no UTF-8 is written as its file URI (RFC 8089), from which it can be told
+    apart and opened.
     """
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.absolute().as_uri()
+    return str(path)
 
 
 def split_words(text: str) -> tuple[str, ...]:

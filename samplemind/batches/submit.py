@@ -1,5 +1,6 @@
 """From what a user names to a stored batch: owner, files, items."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from samplemind.audio.discovery import find_audio_files
 from samplemind.batches.planning import BatchPlan, plan
 from samplemind.connections.resources import Connections
+from samplemind.documents.text import canonical_path
 from samplemind.errors import InvalidInputError
 from samplemind.repositories.users import UserRepository
 
@@ -36,8 +38,9 @@ async def write_batch(
         message = "name at least one file or folder"
         raise InvalidInputError(message)
     owner_id = None if owner is None else await _owner_id(connections, owner)
+    roots = await asyncio.to_thread(lambda: [canonical_path(path) for path in paths])
     return await plan(
-        connections, find_audio_files(paths), owner_id=owner_id, batch_id=batch_id, roots=paths
+        connections, find_audio_files(roots), owner_id=owner_id, batch_id=batch_id, roots=roots
     )
 
 

@@ -46,15 +46,18 @@ def status(as_json: bool) -> None:
 
 
 @index.command("reconcile")
+@click.option("--force", is_flag=True, help="Remove rows without a file, however many they are.")
 @json_option
-def reconcile_command(as_json: bool) -> None:
+def reconcile_command(force: bool, as_json: bool) -> None:
     """Compare the whole library with the index and write what differs, here and now.
+
+    `samplemind index status` shows before what would be done.
 
     Example: samplemind index reconcile
     """
 
     async def work(connections: Connections) -> dict[str, object]:
-        drift = await reconcile(connections)
+        drift = await reconcile(connections, force=force)
         report = await drain(connections)
         return {**_drift(drift), "written": report.written, "removed": report.removed}
 

@@ -4,6 +4,7 @@ Invariant: results go to stdout and everything else to stderr, so a pipe reads r
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ _COPIED = ("id", "batch", "address")
 
 # A pipe has no width, and a wrapped line cannot be searched.
 _PIPE_WIDTH = 240
+
+# A file's name may hold what a terminal obeys, such as an escape sequence.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 error_console = Console(stderr=True, highlight=False)
@@ -50,4 +54,4 @@ def print_table(
 
 
 def _plain(cell: object) -> str:
-    return "" if cell is None else escape(str(cell))
+    return "" if cell is None else escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(cell)))

@@ -13,7 +13,7 @@ from samplemind.audio.analysis import analyze_file
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
-from samplemind.documents.text import store_path
+from samplemind.documents.text import canonical_path, store_path
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, parse_key, parse_kind, parse_range
@@ -39,14 +39,15 @@ def filter_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+# A minus before a word is part of the query: -h must not mean help, nor -s an unknown option.
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("text", nargs=-1, required=True)
 @filter_options
 @json_option
 def search(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> None:
     """Find files by words: "phrases", `or`, and a minus before what must not be there.
 
-    Example: samplemind search dark kick --kind one_shot
+    Example: samplemind search dark kick -snare --kind one_shot
     """
     query = " ".join(text)
 
@@ -68,7 +69,7 @@ def similar(file_or_id: str, as_json: bool, limit: int, **narrow: Any) -> None:
     Example: samplemind similar kick.wav --kind one_shot --limit 5
     """
 
-    path = store_path(Path(file_or_id).absolute())
+    path = store_path(canonical_path(Path(file_or_id)))
 
     async def work(connections: Connections) -> Results:
         filters = await _filters(connections, **narrow)

@@ -15,6 +15,17 @@ _FILE_URI = "file://"
 _LONGEST_PATH = 3 * 4096 + len(_FILE_URI)  # PATH_MAX, each byte percent-encoded
 
 
+def canonical_path(path: Path) -> Path:
+    """Return the one absolute name of a file, so that no file is in the library twice.
+
+    Linked folders and `..` on the way are resolved. The last part is not, unless it is a folder:
+    a link to a file is no file of the library.
+    """
+    if path.is_dir():
+        return path.resolve()
+    return path.parent.resolve() / path.name
+
+
 def store_path(path: Path) -> str:
     """Return the text that stands for an absolute path in the documents.
 

@@ -6,12 +6,14 @@ marked dirty: the drain repairs it by the one path that writes the index.
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.connections.resources import Connections
+from samplemind.errors import ConflictError
 from samplemind.models.search_document import SearchDocument
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.search.dirty import mark_dirty
@@ -19,6 +21,16 @@ from samplemind.search.indexer import remove_rows
 
 _CHUNK = 1000
 NO_ROW = -1
+_FEW_SURPLUS = 100
+_FEW_SURPLUS_SHARE = 0.1
+
+
+class Difference(NamedTuple):
+    """A file whose sides differ: its row's revision, and whether the row has no file at all."""
+
+    file_id: UUID
+    row_revision: int = NO_ROW
+    surplus: bool = False
 
 
 @dataclass(slots=True)
@@ -43,25 +55,48 @@ class Drift:
         return self.missing + self.stale + self.surplus
 
 
-async def reconcile(connections: Connections, *, repair: bool = True) -> Drift:
+async def reconcile(connections: Connections, *, repair: bool = True, force: bool = False) -> Drift:
     """Compare the whole library with the index; with `repair`, mark what differs as dirty.
 
+    Rows without a file go only while they are few, or with `force`: many of them say that this is
+    not the library from which the index was made.
+
     Raises:
+        ConflictError: many rows have no file; everything else was marked.
         StoreUnavailableError: a store did not answer; running it again starts anew.
     """
     await connections.documents()
     drift = Drift()
     wrong: dict[UUID, int] = {}
+    surplus: list[UUID] = []
     async with connections.postgres.session() as session:
         library = AudioFileRepository().stream_revisions()
-        async for file_id, row_revision in differing(library, _indexed(session), drift):
-            if repair:
-                wrong[file_id] = row_revision
+        async for found in differing(library, _indexed(session), drift):
+            if not repair:
+                continue
+            if found.surplus:
+                surplus.append(found.file_id)
+            else:
+                wrong[found.file_id] = found.row_revision
             if len(wrong) >= _CHUNK:
                 await _repair(connections, wrong)
                 wrong.clear()
-    await _repair(connections, wrong)
+    if repair:
+        await _repair(connections, wrong)
+        _refuse_another_library(drift, force=force)
+        await mark_dirty(connections.broker, surplus)
     return drift
+
+
+def _refuse_another_library(drift: Drift, *, force: bool) -> None:
+    most = max(_FEW_SURPLUS, round(drift.compared * _FEW_SURPLUS_SHARE))
+    if drift.surplus > most and not force:
+        message = (
+            f"{drift.surplus} of {drift.compared} rows of the index belong to no file of this "
+            "library, so they were left: check SAMPLEMIND_MONGO_URL and SAMPLEMIND_POSTGRES_URL; "
+            "if the files are really gone, `samplemind index reconcile --force` removes the rows"
+        )
+        raise ConflictError(message)
 
 
 async def _repair(connections: Connections, wrong: Mapping[UUID, int]) -> None:
@@ -82,26 +117,23 @@ async def _repair(connections: Connections, wrong: Mapping[UUID, int]) -> None:
 
 async def differing(
     library: AsyncIterator[tuple[UUID, int]], index: AsyncIterator[tuple[UUID, int]], drift: Drift
-) -> AsyncIterator[tuple[UUID, int]]:
-    """Yield each id whose two sides differ, with its row's revision (-1: it has no row).
-
-    Both sides come in id order; what differs is counted in `drift`.
-    """
+) -> AsyncIterator[Difference]:
+    """Yield where the two sides differ, and count it in `drift`; both come in id order."""
     file, row = await anext(library, None), await anext(index, None)
     while file is not None or row is not None:
         drift.compared += 1
         if file is not None and (row is None or file[0] < row[0]):
             drift.missing += 1
-            yield file[0], NO_ROW
+            yield Difference(file[0])
             file = await anext(library, None)
         elif row is not None and (file is None or row[0] < file[0]):
             drift.surplus += 1
-            yield row
+            yield Difference(*row, surplus=True)
             row = await anext(index, None)
         elif file is not None and row is not None:
             if row[1] != file[1]:
                 drift.stale += 1
-                yield row
+                yield Difference(*row)
             file, row = await anext(library, None), await anext(index, None)
 
 

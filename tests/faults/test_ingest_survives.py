@@ -135,7 +135,7 @@ async def assert_each_file_ended_once(connections: Connections, batch_id: object
     items = await BatchItem.find(BatchItem.batch_id == batch_id).to_list()
     assert Counter(item.state.value for item in items) == {"done": GOOD, "failed": 2}
     # Only what the killed worker held may have been begun twice.
-    assert sum(item.attempts for item in items) <= len(items) + CHUNK
+    assert sum(item.claims for item in items) <= len(items) + CHUNK
     assert sorted(item.error.code for item in items if item.error) == [
         "rejected:empty",
         "rejected:unknown_format",

@@ -192,3 +192,18 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_a_minus_takes_words_out_of_a_search(platform: Platform) -> None:
+    all_kicks = platform.json("search", "kick")["total"]
+    punchy = platform.json("search", "kick", "-deep", "--limit", "2")
+    assert 0 < punchy["total"] < all_kicks
+    assert len(punchy["results"]) == 2
+
+
+def test_a_name_cannot_drive_the_terminal(platform: Platform, tmp_path: Path) -> None:
+    name = "bad\x1b[2J\nname.wav"
+    (tmp_path / name).write_text("no sound\n" * 20)
+    printed = platform.run("analyze", tmp_path).stdout
+    assert "\x1b" not in printed
+    assert "unknown_format" in printed

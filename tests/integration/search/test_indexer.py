@@ -3,6 +3,7 @@ from sqlalchemy import select, text
 
 from samplemind.connections.resources import Connections
 from samplemind.documents.audio_file import FileStatus
+from samplemind.errors import ConflictError
 from samplemind.models.search_document import SearchDocument
 from samplemind.search import indexer
 from samplemind.search.dirty import index_lag, mark_dirty
@@ -146,3 +147,20 @@ async def test_a_file_that_comes_back_meanwhile_is_not_removed(
     await index_files(connections, [file.id])
 
     assert (await indexed(connections))[file.path].title == "back"
+
+
+async def test_an_index_is_not_emptied_for_another_library(connections: Connections) -> None:
+    await connections.documents()
+    files = [await add_file(f"/pack/kick_{n}.wav") for n in range(120)]
+    await index_files(connections, [file.id for file in files])
+    for file in files[1:]:
+        await file.delete()
+
+    with pytest.raises(ConflictError, match="119 of 120 rows"):
+        await reconcile(connections)
+    await drain(connections)
+    assert len(await indexed(connections)) == 120
+
+    await reconcile(connections, force=True)
+    await drain(connections)
+    assert (await indexed(connections)).keys() == {files[0].path}

@@ -4,7 +4,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samplemind.search.reconcile import NO_ROW, Drift, differing
+from samplemind.search.reconcile import NO_ROW, Difference, Drift, differing
 
 sides = st.dictionaries(st.uuids(), st.integers(0, 3), max_size=12)
 
@@ -25,6 +25,9 @@ async def test_exactly_the_files_that_differ_are_found(
     missing = library.keys() - index.keys()
     surplus = index.keys() - library.keys()
     stale = {key for key in library.keys() & index.keys() if index[key] != library[key]}
-    assert found == [(key, index.get(key, NO_ROW)) for key in sorted(missing | surplus | stale)]
+    assert found == [
+        Difference(key, index.get(key, NO_ROW), surplus=key in surplus)
+        for key in sorted(missing | surplus | stale)
+    ]
     assert (drift.missing, drift.surplus, drift.stale) == (len(missing), len(surplus), len(stale))
     assert drift.compared == len(library.keys() | index.keys())
