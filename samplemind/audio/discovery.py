@@ -1,8 +1,8 @@
 """Which files to analyse, given what a person named.
 
-A folder is walked in a fixed order without following links, and only its regular files with an
-audio extension count. What is named explicitly is taken as it is, so that its outcome can say what
-is wrong with it.
+A folder is walked in a fixed order without following links, and what has an audio extension in it
+counts, a link or a pipe too, so that its outcome can say what is wrong with it. What is named
+explicitly is taken as it is.
 """
 
 import os
@@ -68,5 +68,4 @@ def _wanted(entry: os.DirEntry[str]) -> bool:
         return False
     if entry.is_dir(follow_symlinks=False):
         return True
-    audio = Path(entry.name).suffix.lower() in AUDIO_EXTENSIONS
-    return audio and entry.is_file(follow_symlinks=False)
+    return Path(entry.name).suffix.lower() in AUDIO_EXTENSIONS

@@ -8,7 +8,7 @@ import click
 
 from samplemind.audio.analysis import FileAnalysis, analyze_file
 from samplemind.audio.discovery import find_audio_files
-from samplemind.cli.output import json_option, print_json, print_table
+from samplemind.cli.output import error_console, json_option, print_json, print_table
 from samplemind.cli.progress import track
 from samplemind.settings import load_settings
 
@@ -34,7 +34,7 @@ def analyze(paths: tuple[Path, ...], as_json: bool) -> None:
             ("file", "outcome", "seconds", "kind", "bpm", "key", "note", "LUFS", "tags or reason"),
             (_row(analysis) for analysis in analyses),
         )
-    if not any(analysis.measurements for analysis in analyses):
+    if files and not any(analysis.measurements for analysis in analyses):
         sys.exit(1)
 
 

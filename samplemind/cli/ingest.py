@@ -1,5 +1,6 @@
 """`samplemind ingest`: submit files as a batch, and wait for it if asked."""
 
+import asyncio
 import sys
 from pathlib import Path
 from uuid import UUID
@@ -28,7 +29,9 @@ def ingest(paths: tuple[Path, ...], owner: str | None, wait: bool, as_json: bool
 
     Example: samplemind ingest ~/samples --wait
     """
-    submission = with_connections(lambda connections: _submit(connections, paths, owner))
+    submission = asyncio.run(_submit(paths, owner))
+    if not submission.files:
+        error_console.print("There are no audio files in what was named.")
     if wait:
         _wait(submission, as_json)
     elif as_json:
@@ -38,9 +41,7 @@ def ingest(paths: tuple[Path, ...], owner: str | None, wait: bool, as_json: bool
         console.print(f"Follow it with: samplemind batch watch {submission.batch_id}")
 
 
-async def _submit(
-    connections: Connections, paths: tuple[Path, ...], owner: str | None
-) -> Submission:
+async def _submit(paths: tuple[Path, ...], owner: str | None) -> Submission:
     async with Jobs(get_settings()) as jobs:
         return await jobs.submit_batch(paths, owner=owner)
 
