@@ -26,6 +26,8 @@ def analyze(paths: tuple[Path, ...], as_json: bool) -> None:
     audio = load_settings().audio
     root, limits = audio.root, audio.limits()
     files = list(find_audio_files(paths))
+    if not files:
+        error_console.print("There are no audio files in what was named.")
     analyses = [analyze_file(file, root=root, limits=limits) for file in track(files, "Analysing")]
     if as_json:
         print_json({"files": [analysis.as_dict() for analysis in analyses]})
