@@ -7,10 +7,13 @@ Invariant: the choice is made once. `<home>/data/postgres` is either the data or
 every later `up` finds the same data, whatever has changed in between.
 """
 
+import errno
 import hashlib
 import importlib.metadata
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +23,8 @@ from samplemind.embedded.home import StackHome
 from samplemind.errors import ServerStartError
 
 ELSEWHERE = Path("/var/lib/samplemind")
+_BUILD_DIRECTORIES = {"include", "pgxs", "pkgconfig"}
+_MIB = 1024**2
 
 
 @dataclass(frozen=True)
@@ -122,16 +127,44 @@ def _copy_programs(binary: Path, parent: Path) -> Path:
     installation = binary.parent.parent
     package = installation.parent
     if not target.is_dir():
-        draft = parent / f"programs-{version}.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(installation, draft / package.name / installation.name, symlinks=True)
         # The programs find their libraries beside the package, by a relative path.
-        libraries = package.with_name(f"{package.name}.libs")
-        if libraries.is_dir():
-            shutil.copytree(libraries, draft / libraries.name, symlinks=True)
+        files = [
+            *_files_to_run(installation),
+            *_files_to_run(package.with_name(f"{package.name}.libs")),
+        ]
+        _copy_whole(files, package.parent, target)
+    return target / package.name / installation.name / "bin"
+
+
+def _files_to_run(directory: Path) -> list[Path]:
+    # Headers and static libraries are for building extensions.
+    return [
+        path
+        for path in directory.rglob("*")
+        if (path.is_file() or path.is_symlink())
+        and path.suffix != ".a"
+        and not _BUILD_DIRECTORIES & set(path.relative_to(directory).parts)
+    ]
+
+
+def _copy_whole(files: Sequence[Path], base: Path, target: Path) -> None:
+    """Copy the files with their paths below `base`: all of them, or nothing is left."""
+    draft = target.with_name(f"{target.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for file in files:
+            place = draft / file.relative_to(base)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place, follow_symlinks=False)
         _open_to_all(draft)
         draft.rename(target)
-    return target / package.name / installation.name / "bin"
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        message = f"PostgreSQL's programs cannot be copied to {target.parent}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed_mib = math.ceil(sum(file.lstat().st_size for file in files) / _MIB)
+            message = f"disk full: {needed_mib} MiB needed in {target.parent}"
+        raise ServerStartError(message) from error
 
 
 def _open_to_all(directory: Path) -> None:
