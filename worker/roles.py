@@ -35,6 +35,8 @@ class Role:
         return []
 
     def _worker_arguments(self, settings: Settings) -> list[str]:
+        # Celery expands a % in this path (not in beat's): one in the home's name is doubled.
+        directory = str(run_directory(settings)).replace("%", "%%")
         return [
             "--quiet",  # the banner would go to stdout, past the log
             "worker",
@@ -47,7 +49,7 @@ class Role:
             "--without-mingle",
             # A job that was cancelled stays cancelled after a restart.
             # %p is the node's name: a file that two workers open is refused to the second.
-            f"--statedb={run_directory(settings) / '%p.state'}",
+            f"--statedb={directory}/%p.state",
         ]
 
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from samplemind.embedded.account import unprivileged_account
 from samplemind.embedded.binaries import server_binary
-from samplemind.embedded.home import StackHome
+from samplemind.embedded.home import StackHome, name_fault
 from samplemind.embedded.libraries import require_libraries
 from samplemind.embedded.placement import ELSEWHERE, find_placement
 from samplemind.embedded.probes import StoreReport, address_of, ask
@@ -93,6 +93,10 @@ def _python() -> Finding:
 
 def _home(settings: Settings) -> Iterator[Finding]:
     home = settings.home
+    fault = name_fault(home)
+    if fault is not None:
+        yield Finding("home", Verdict.FAIL, fault, "choose another one with SAMPLEMIND_HOME")
+        return
     existing = next(place for place in (home, *home.parents) if place.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         mend = "choose another directory with SAMPLEMIND_HOME"

@@ -11,6 +11,7 @@ through the home to the data directory of the account that owns it.
 
 import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,21 @@ from samplemind.errors import ServerStartError
 
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _LOGS_KEPT = 3
+
+# initdb hands its paths to a shell between double quotes, and servers read theirs from settings.
+_FORBIDDEN = re.compile(r"""["'$`\\\x00-\x1f\x7f-\x9f\ud800-\udfff]""")
+
+
+def name_fault(path: Path) -> str | None:
+    """Return what is wrong with the path of a home; none where servers can be given it."""
+    # Bytes that are no UTF-8 are lone surrogates in Python's text.
+    found = _FORBIDDEN.search(str(path))
+    if found is None:
+        return None
+    return (
+        f"the home {str(path)!r} holds {found.group()!r}: its path may hold no quote, $, "
+        "backtick, backslash, control character or byte that is not UTF-8"
+    )
 
 
 class StackHome:
@@ -38,8 +54,12 @@ class StackHome:
         A home that exists keeps its mode: opening it is for its owner to decide.
 
         Raises:
-            ServerStartError: a directory cannot be made or written.
+            ServerStartError: a directory cannot be made or written, or servers cannot be given
+                the home's path.
         """
+        fault = name_fault(self.path)
+        if fault is not None:
+            raise ServerStartError(fault)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for place in (self.path, self.data):
@@ -116,7 +136,7 @@ class StackHome:
         """Replace a file in `run` that only the owner may read; return its path."""
         path = self.run / name
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         return path
 

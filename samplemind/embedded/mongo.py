@@ -60,8 +60,9 @@ class MongoServer(Server):
                 "shutdownTimeoutMillisForSignaledShutdown": 100,
             },
         }
-        # JSON is YAML, which is what mongod reads.
-        settings_file = self.home.write_private("mongo.conf", json.dumps(settings, indent=1))
+        # JSON is YAML, which is what mongod reads, but for letters that JSON writes as two escapes.
+        text = json.dumps(settings, indent=1, ensure_ascii=False)
+        settings_file = self.home.write_private("mongo.conf", text)
         return [str(server_binary(Store.MONGO)), "--config", str(settings_file)]
 
     def complete(self, port: int) -> None:

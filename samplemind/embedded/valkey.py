@@ -4,6 +4,7 @@ They are two because an eviction policy belongs to the whole instance: a broker 
 jobs.
 """
 
+import glob
 import json
 
 import redis
@@ -65,7 +66,8 @@ class ValkeyServer(Server):
             f'requirepass "{self.password.get_secret_value()}"\n{_COMMON}{_OWN[self.store]}'
         )
         path = self.home.write_private(f"{self.store.value}.conf", settings)
-        return [str(server_binary(self.store)), str(path)]
+        # It takes its argument for a pattern; one that finds nothing would mean no settings at all.
+        return [str(server_binary(self.store)), glob.escape(str(path))]
 
     def complete(self, port: int) -> None:
         """Ping it with the password; it answers once its file is read."""

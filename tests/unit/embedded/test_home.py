@@ -12,6 +12,7 @@ from samplemind.embedded.home import HomeLock, StackHome
 from samplemind.embedded.passwords import load_passwords
 from samplemind.embedded.process import current_process
 from samplemind.endpoints import Store
+from samplemind.errors import ServerStartError
 
 _STRANGER = Account("stranger", 54_321, 54_321)
 
@@ -39,6 +40,20 @@ def test_a_fresh_home_lets_the_servers_account_pass_to_the_data_only(tmp_path):
     home.prepare(Account("server", 54_321, group))
     assert [_mode(path) for path in (home.path, home.data)] == [0o710] * 2
     assert [_mode(path) for path in (home.logs, home.run)] == [0o700] * 2
+
+
+@pytest.mark.parametrize("name", ['a"b', "a'b", "a$(touch b)", "a`b`", "a\\b", "a\nb", "a\udcffb"])
+def test_a_name_that_a_shell_or_a_server_would_misread_is_refused_in_a_line(tmp_path, name):
+    with pytest.raises(ServerStartError, match="its path may hold no quote") as caught:
+        StackHome(tmp_path / name).prepare(None)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_name_may_hold_spaces_percents_and_any_letter(tmp_path):
+    home = StackHome(tmp_path / "50 % Музыка 🎵")
+    home.prepare(None)
+    assert home.run.is_dir()
 
 
 def test_a_home_that_exists_keeps_its_mode(tmp_path):
