@@ -198,9 +198,11 @@ def stop_all(
     Raises:
         EmbeddedError: one of them could not be stopped.
     """
+    # Not `map`: at the first fault it cancels what has not begun yet.
     with ThreadPoolExecutor() as pool:
-        # The list raises what a stop raised, once all have ended.
-        list(pool.map(lambda process: process.stop(stop_signal, grace_s), processes))
+        stops = [pool.submit(process.stop, stop_signal, grace_s) for process in processes]
+    for stop in stops:
+        stop.result()
 
 
 def _kill_family(process: psutil.Process) -> None:
