@@ -35,6 +35,7 @@ class Phase(StrEnum):
     PROCESSES = "starting the processes"
     RUNNING = "running"
     STOPPING = "stopping"
+    STOPPED = "stopped"
     FAILED = "failed"
 
 

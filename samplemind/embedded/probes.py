@@ -4,6 +4,7 @@ These go past the connection pools on purpose: they also answer where nothing el
 over in seconds, and they need no event loop.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,20 @@ from samplemind.errors import SettingsError, StoreUnavailableError
 from samplemind.urls import libpq_url, read_address
 
 TIMEOUT_S = 3
+
+# What drivers say at length or each in their own way; what else they say is shown as it is.
+_REASONS = (
+    (re.compile(r"connection refused", re.IGNORECASE), "connection refused"),
+    (
+        re.compile(r"name or service not known|name resolution|nodename nor", re.IGNORECASE),
+        "its host is unknown",
+    ),
+    (
+        re.compile(r"timed out|timeout expired|timeout (connect|read)ing", re.IGNORECASE),
+        f"nothing came in {TIMEOUT_S} s",
+    ),
+)
+_APPENDIX = re.compile(r" \(configured timeouts.*|, Timeout: .*|, Topology Description: .*")
 
 
 @dataclass(frozen=True)
@@ -75,10 +90,19 @@ def _reported(product: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        # The first line only, and of libpq's not the address: some append what they were given.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        message = f"{product} does not answer: {reason[:200] or type(error).__name__}"
+        message = f"{product} does not answer: {readable(error)}"
         raise StoreUnavailableError(message) from error
+
+
+def readable(error: Exception) -> str:
+    """Return in a line why something did not answer, without a library's own words for it."""
+    text = str(error).strip()
+    for pattern, reason in _REASONS:
+        if pattern.search(text):
+            return reason
+    # The first line only: some append what they were given.
+    line = _APPENDIX.sub("", text.splitlines()[0]) if text else ""
+    return line[:200] or type(error).__name__
 
 
 def _ask_postgres(url: str) -> StoreReport:

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
-import psutil
 import redis
 from pydantic import SecretStr
 from redis.backoff import NoBackoff
@@ -21,9 +20,17 @@ from redis.retry import Retry
 
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.placement import find_placement
-from samplemind.embedded.platform import ROLES, supervised_roles
+from samplemind.embedded.platform import (
+    ROLES,
+    Phase,
+    SupervisorState,
+    living_supervisor,
+    read_state,
+    supervised_roles,
+)
 from samplemind.embedded.ports import Ports
-from samplemind.embedded.probes import TIMEOUT_S, address_of, ask
+from samplemind.embedded.probes import TIMEOUT_S, address_of, ask, readable
+from samplemind.embedded.process import ProcessRecord
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import StoreUnavailableError
 from samplemind.jobs.wire import HEARTBEAT_LIFE_S, HEARTBEAT_PATTERN, RoleName
@@ -31,6 +38,8 @@ from samplemind.settings import Settings
 
 _KINDS: dict[str, str] = {RoleName.CONSOLE: "console", RoleName.BEAT: "scheduler"}
 _SCAN_COUNT = 1000
+_NOT_RUNNING = "not running: start it with `samplemind up`"
+_DIED = "not running: it has died"
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,8 @@ class Service:
 
 
 def list_services(settings: Settings) -> list[Service]:
-    """Return the state of the stores, then of the platform's processes."""
-    return [*list_stores(settings), *list_processes(settings)]
+    """Return the state of the stores, then of the platform's processes and their supervisor."""
+    return [*list_stores(settings), *list_processes(settings), *list_supervisor(settings)]
 
 
 def list_stores(settings: Settings) -> list[Service]:
@@ -82,6 +91,33 @@ def list_processes(settings: Settings) -> list[Service]:
     ]
 
 
+def list_supervisor(settings: Settings) -> list[Service]:
+    """Return the state of what restarts the others here; none where nothing is meant to run."""
+    home = StackHome(settings.home)
+    state = read_state(home)
+    if state is None:
+        return []
+    owner = living_supervisor(home)
+    if owner is not None:
+        running = state.phase is Phase.RUNNING
+        detail = "working" if running else state.phase.value
+        return [Service("supervisor", "supervisor", None, owner.pid, running, detail)]
+    if state.phase is Phase.STOPPED:
+        return []
+    return [Service("supervisor", "supervisor", None, None, False, explain_end(state))]
+
+
+def explain_end(state: SupervisorState) -> str:
+    """Return what to say of a supervisor that has ended without having been asked to."""
+    if state.phase is Phase.FAILED:
+        # Its message may go on with the end of a log, which the first line names.
+        reason = (state.message.splitlines() or [""])[0].rstrip(":")
+        return f"the last `up` failed: {reason.replace('; the end of ', '; see ')}"
+    if state.phase is Phase.RUNNING:
+        return "not running: nothing restarts what dies; run `samplemind up`"
+    return f"it died while {state.phase.value}; run `samplemind up`"
+
+
 def store_urls(settings: Settings) -> dict[Store, SecretStr]:
     """Return the URL of each store that has one: from the settings, else from a running stack."""
     urls = read_endpoints(settings.home)
@@ -95,8 +131,7 @@ def store_urls(settings: Settings) -> dict[Store, SecretStr]:
 def _store(home: StackHome, store: Store, url: SecretStr | None) -> Service:
     pid = _pid(home, store.value)
     if url is None:
-        detail = "not running: start it with `samplemind up`"
-        return Service(store.value, "store", None, pid, healthy=False, detail=detail)
+        return Service(store.value, "store", None, pid, healthy=False, detail=_NOT_RUNNING)
     address = address_of(store, url)
     try:
         report = ask(store, url)
@@ -117,37 +152,43 @@ def _store(home: StackHome, store: Store, url: SecretStr | None) -> Service:
 def _process(home: StackHome, settings: Settings, role: str, signs: Sequence[Sign]) -> Service:
     kind = _KINDS.get(role, "worker")
     pid = _pid(home, role)
+    died = pid is None and home.process(role).record is not None
     if role == RoleName.CONSOLE:
         address = console_address(home, settings)
-        problem = "has no address yet" if address is None else _console_problem(address)
+        # Without a process here its port is known only if the settings say where it is.
+        expected = pid is not None or settings.console.port != 0
+        problem = _DIED if died else _console_problem(address) if expected else _NOT_RUNNING
         return Service(
             role, kind, address, pid, healthy=problem is None, detail=problem or "working"
         )
-    healthy, detail = judge_signs(pid, socket.gethostname(), signs)
+    healthy, detail = judge_signs(pid, socket.gethostname(), signs, died=died)
     return Service(role, kind, None, pid, healthy=healthy, detail=detail)
 
 
-def judge_signs(pid: int | None, host: str, signs: Sequence[Sign]) -> tuple[bool, str]:
+def judge_signs(
+    pid: int | None, host: str, signs: Sequence[Sign], *, died: bool = False
+) -> tuple[bool, str]:
     """Return whether a role is healthy here, and what to say of it.
 
     Args:
-        pid: that of the process that runs here; none: no such process is on record here.
+        pid: that of the process that runs here; none: no such process runs here.
         host: the name of this machine.
         signs: those of the role, from every machine on the broker.
+        died: whether one is on record here, so that it should run.
     """
     own = [sign for sign in signs if (sign.host, sign.pid) == (host, pid)]
     # One of this machine's that has ended has only not lapsed yet.
     others = [
         f"{sign.host} (pid {sign.pid})"
         for sign in signs
-        if sign not in own and (sign.host != host or psutil.pid_exists(sign.pid))
+        if sign not in own and (sign.host != host or ProcessRecord.of(sign.pid) is not None)
     ]
     elsewhere = f"on {', '.join(sorted(others))}" if others else ""
     if own:
         return True, f"working; also {elsewhere}" if others else "working"
-    if pid is None and others:
-        return True, f"working {elsewhere}"
-    missed = f"no sign of life in the last {HEARTBEAT_LIFE_S} s"
+    if pid is None and not died:
+        return (True, f"working {elsewhere}") if others else (False, _NOT_RUNNING)
+    missed = _DIED if died else f"no sign of life in the last {HEARTBEAT_LIFE_S} s"
     return False, f"{missed}; others work {elsewhere}" if others else missed
 
 
@@ -159,14 +200,16 @@ def console_address(home: StackHome, settings: Settings) -> str | None:
     return None if port is None else f"http://{shown}:{port}"
 
 
-def _console_problem(address: str) -> str | None:
+def _console_problem(address: str | None) -> str | None:
+    if address is None:
+        return "has no address yet"
     try:
         with urllib.request.urlopen(f"{address}/healthcheck", timeout=TIMEOUT_S):  # noqa: S310
             return None
     except urllib.error.HTTPError:
         return None  # it answers; that it asks for a password is as it should be
     except OSError as error:
-        return f"does not answer: {error}"
+        return f"does not answer: {readable(error)}"
 
 
 def _pid(home: StackHome, name: str) -> int | None:

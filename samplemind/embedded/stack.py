@@ -96,6 +96,7 @@ class EmbeddedStack:
         """
         if self._servers:
             return self._urls()
+        claimed_before = self.owned
         while not self.claim():
             found = self._find()
             if found is not None:
@@ -104,7 +105,9 @@ class EmbeddedStack:
             self._stop_recorded()
             self._start_servers()
         except BaseException:
-            self.stop()
+            self.halt()
+            if not claimed_before:
+                self._lock.release()
             raise
         urls = self._urls()
         write_endpoints(self.home.path, urls)
@@ -117,10 +120,14 @@ class EmbeddedStack:
         """
         if not self.home.run.is_dir() or not self._lock.acquire():
             return
+        self.halt()
+        self._lock.release()
+
+    def halt(self) -> None:
+        """Stop the servers and stay the owner of the home, which this object must be."""
         remove_endpoints(self.home.path)
         self._stop_recorded()
         self._servers = {}
-        self._lock.release()
 
     def restart(self, store: Store) -> None:
         """Start a server again that has died, on the port that it had.
@@ -176,7 +183,9 @@ class EmbeddedStack:
             stop_all(workers, signal.SIGTERM, _ORPHAN_GRACE_S)
         finally:
             with ThreadPoolExecutor() as pool:
-                list(pool.map(Server.stop, servers.values()))  # the list raises what a stop raised
+                stops = [pool.submit(server.stop) for server in servers.values()]
+            for stop in stops:
+                stop.result()
 
     def _urls(self) -> dict[Store, SecretStr]:
         ports = self._ports.known()

@@ -107,6 +107,7 @@ class Supervisor:
         self._stack = EmbeddedStack(settings.home, settings.embedded_stores())
         self._home: StackHome = self._stack.home
         self._processes: dict[str, ManagedProcess] = {}
+        self._phase: Phase | None = None
 
     def run(self) -> bool:
         """Run until a signal; return False at once where another process owns the home.
@@ -121,8 +122,7 @@ class Supervisor:
                 return False
             self._tend()
         except KeyboardInterrupt:
-            if self._stack.owned:
-                self._say(Phase.STOPPING)
+            self._say(Phase.STOPPING)
         except SampleMindError as error:
             self._say(Phase.FAILED, str(error))
             raise
@@ -218,11 +218,20 @@ class Supervisor:
         # Ends in reverse, the stores last, whatever could not be stopped before them.
         with ExitStack() as ending:
             ending.callback(self._stack.stop)
+            ending.callback(self._stop_stores)
             for group in reversed(STOP_ORDER):
                 processes = [self._processes[role] for role in group if role in self._processes]
                 ending.callback(stop_all, processes, signal.SIGTERM, grace_s)
 
+    def _stop_stores(self) -> None:
+        self._stack.halt()
+        if self._phase is not Phase.FAILED:  # why it failed is to be found later
+            self._say(Phase.STOPPED)
+
     def _say(self, phase: Phase, message: str = "") -> None:
+        if not self._stack.owned:
+            return  # the state is that of another one
+        self._phase = phase
         _log.info("phase", phase=phase.value)
         try:
             write_state(self._home, SupervisorState(os.getpid(), phase, self._roles, message))
