@@ -44,7 +44,10 @@ class EffectiveSetting:
 @json_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Check settings, servers, disk and clock; exit 1 if something must be mended."""
+    """Check settings, servers, disk and clock; exit 1 if something must be mended.
+
+    Example: samplemind doctor
+    """
     settings = load_settings()
     StackHome(settings.home).require_access()
     findings = examine(settings)

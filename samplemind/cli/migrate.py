@@ -32,7 +32,10 @@ def run_migrations(settings: Settings) -> tuple[str, list[str]]:
 @click.command()
 @json_option
 def migrate(as_json: bool) -> None:
-    """Bring PostgreSQL's tables and MongoDB's indexes up to date; `up` does it by itself."""
+    """Bring PostgreSQL's tables and MongoDB's indexes up to date; `up` does it by itself.
+
+    Example: samplemind migrate
+    """
     revision, indexes = run_migrations(get_settings())
     if as_json:
         print_json({"revision": revision, "indexes_made": indexes})

@@ -39,51 +39,66 @@ _STOP_MARGIN_S = 90
 @click.command()
 @click.option("-d", "--detach", is_flag=True, help="Return once all is healthy; leave it running.")
 @click.option("--stores-only", is_flag=True, help="Only the stores: no workers, beat or console.")
-def up(detach: bool, stores_only: bool) -> None:
+@json_option
+def up(detach: bool, stores_only: bool, as_json: bool) -> None:
     """Start what runs the platform; a second `up` finds it.
 
     Stores with a URL in the settings are used as they are; the others are started here, with
-    their data in SAMPLEMIND_HOME.
+    their data in SAMPLEMIND_HOME. With --json it prints what `status` does, once all is healthy.
+
+    Example: samplemind up --detach
     """
     settings, home = _home()
     supervisor = living_supervisor(home)
     if supervisor is not None:
         _await_running(home, supervisor)
-        _announce_found(settings, supervisor.pid)
+        _announce(settings, f"It is running already (supervisor: pid {supervisor.pid}).", as_json)
     elif detach:
-        _start_detached(settings, stores_only=stores_only)
+        _start_detached(settings, stores_only=stores_only, as_json=as_json)
     else:
-        _run_here(settings, stores_only=stores_only)
+        _run_here(settings, stores_only=stores_only, as_json=as_json)
 
 
 @click.command()
-def down() -> None:
-    """Stop what `up` started; with nothing running that is done at once."""
+@json_option
+def down(as_json: bool) -> None:
+    """Stop what `up` started; with nothing running that is done at once.
+
+    Example: samplemind down
+    """
     settings, home = _home()
     stack = EmbeddedStack(settings.home)
     supervisor = living_supervisor(home)
     if supervisor is None:
-        _stop_remains(home, stack)
+        was_running = _stop_remains(home, stack)
+        message = "Stopped what was left running." if was_running else "Nothing was running."
+        _tell_stopped(message, was_running=was_running, as_json=as_json)
         return
     with error_console.status("Stopping …"):
         supervisor.stop(signal.SIGTERM, 2 * settings.worker.drain_s + _STOP_MARGIN_S)
         stack.stop()  # what is left, should it have had to be killed
-    console.print("Stopped.")
+    _tell_stopped("Stopped.", was_running=True, as_json=as_json)
+
+
+def _tell_stopped(message: str, *, was_running: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"stopped": True, "was_running": was_running})
+    else:
+        console.print(message)
 
 
 @click.command()
 @json_option
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
-    """Show each service with address, pid and health; exit 1 unless all are healthy."""
+    """Show each service with address, pid and health; exit 1 unless all are healthy.
+
+    Example: samplemind status --json
+    """
     settings, _ = _home()
     services = list_services(settings)
-    healthy = all(service.healthy for service in services)
-    if as_json:
-        print_json({"healthy": healthy, "services": [asdict(service) for service in services]})
-    else:
-        _print_services(services)
-    context.exit(0 if healthy else 1)
+    _print_services(services, as_json)
+    context.exit(0 if _all_healthy(services) else 1)
 
 
 def _home() -> tuple[Settings, StackHome]:
@@ -93,7 +108,7 @@ def _home() -> tuple[Settings, StackHome]:
     return settings, home
 
 
-def _run_here(settings: Settings, *, stores_only: bool) -> None:
+def _run_here(settings: Settings, *, stores_only: bool, as_json: bool) -> None:
     # The drivers take as long to load as the stores to start: both at once.
     Thread(target=importlib.import_module, args=("samplemind.cli.migrate",), daemon=True).start()
 
@@ -103,18 +118,17 @@ def _run_here(settings: Settings, *, stores_only: bool) -> None:
         run_migrations(complete)
 
     def announce(complete: Settings) -> None:
-        _print_services(list_services(complete))
         _warn_of_broker(settings)
-        console.print("All is healthy. Ctrl-C stops it.")
+        _announce(complete, "All is healthy. Ctrl-C stops it.", as_json)
 
     supervisor = Supervisor(
         settings, roles=() if stores_only else ROLES, migrate=migrate, announce=announce
     )
     if not supervisor.run():
-        _announce_found(settings, None)
+        _announce(settings, "It is running already.", as_json)
 
 
-def _start_detached(settings: Settings, *, stores_only: bool) -> None:
+def _start_detached(settings: Settings, *, stores_only: bool, as_json: bool) -> None:
     stack = EmbeddedStack(settings.home, settings.embedded_stores())
     stack.prepare()
     home = stack.home
@@ -125,9 +139,9 @@ def _start_detached(settings: Settings, *, stores_only: bool) -> None:
         child.terminate()
         child.wait()
         raise
-    _print_services(list_services(settings))
     _warn_of_broker(settings)
-    console.print(f"All is healthy. Logs: {home.logs}. Stop it with `samplemind down`.")
+    message = f"All is healthy. Logs: {home.logs}. Stop it with `samplemind down`."
+    _announce(settings, message, as_json)
 
 
 def _spawn_supervisor(
@@ -189,7 +203,8 @@ def _show_phase(spinner: "Status", state: SupervisorState) -> None:
     spinner.update(f"{state.phase.value.capitalize()} …")
 
 
-def _stop_remains(home: StackHome, stack: EmbeddedStack) -> None:
+def _stop_remains(home: StackHome, stack: EmbeddedStack) -> bool:
+    """Stop what a supervisor that was killed left running; tell whether there was anything."""
     was_running = any(process.is_alive() for process in home.processes())
     stack.stop()
     still = [process.name for process in home.processes() if process.is_alive()]
@@ -198,13 +213,14 @@ def _stop_remains(home: StackHome, stack: EmbeddedStack) -> None:
             f"{', '.join(still)} belong to another program than `samplemind up`, which still runs"
         )
         raise ConflictError(message)
-    console.print("Stopped what was left running." if was_running else "Nothing was running.")
+    return was_running
 
 
-def _announce_found(settings: Settings, pid: int | None) -> None:
-    _print_services(list_services(settings))
-    owner = f" (supervisor: pid {pid})" if pid is not None else ""
-    console.print(f"It is running already{owner}.")
+def _announce(settings: Settings, message: str, as_json: bool) -> None:
+    _print_services(list_services(settings), as_json)
+    if not as_json:
+        # A path in it must stay whole, to be copied.
+        console.print(message, markup=False, soft_wrap=True)
 
 
 def _warn_of_broker(settings: Settings) -> None:
@@ -216,7 +232,15 @@ def _warn_of_broker(settings: Settings) -> None:
         error_console.print(line, style="yellow", markup=False, soft_wrap=True)
 
 
-def _print_services(services: list[Service]) -> None:
+def _all_healthy(services: list[Service]) -> bool:
+    return all(service.healthy for service in services)
+
+
+def _print_services(services: list[Service], as_json: bool) -> None:
+    if as_json:
+        listed = [asdict(service) for service in services]
+        print_json({"healthy": _all_healthy(services), "services": listed})
+        return
     print_table(
         ("service", "health", "address", "pid", "detail"),
         (

@@ -15,6 +15,7 @@ from samplemind.embedded.home import HomeLock, StackHome
 from samplemind.embedded.platform import Phase, read_state
 from samplemind.embedded.process import ProcessRecord
 from samplemind.embedded.services import Service, list_services
+from samplemind.embedded.stack import EmbeddedStack
 from samplemind.embedded.supervisor import Supervisor
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import EmbeddedError
@@ -24,6 +25,7 @@ from tests.integration.embedded.conftest import Rows, kill_all, processes_of
 
 _STORES = ("postgres", "mongo", "broker", "cache")
 _PROCESSES = ("console", "audio", "index", "beat")
+_SUPERVISOR = "supervisor"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -72,6 +74,7 @@ def test_an_up_that_fails_says_what_and_leaves_nothing_running(run: Run, home: P
     assert failed.returncode == 1
     assert "broker server ended at its start" in failed.stderr
     assert "appendonlydir" in failed.stderr
+    assert "the broker server ended at its start" in _services(home)[_SUPERVISOR].detail
     assert processes_of(home) == []
     assert HomeLock(StackHome(home)).owner() is None
 
@@ -82,7 +85,7 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     first = run("up", "--detach")
     assert first.returncode == 0, first.stderr
     services = _services(home)
-    assert list(services) == [*_STORES, *_PROCESSES]
+    assert list(services) == [*_STORES, *_PROCESSES, _SUPERVISOR]
     assert all(service.healthy and service.pid for service in services.values())
     passwords = json.loads((home / "passwords.json").read_text()).values()
     assert not any(password in first.stdout for password in passwords)
@@ -93,6 +96,9 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     again = run("up", "--detach")
     assert again.returncode == 0
     assert "running already" in again.stdout
+    shown = json.loads(run("up", "--json").stdout)
+    assert shown["healthy"] is True
+    assert [service["name"] for service in shown["services"]] == list(services)
     assert _supervisor(home) == supervisor
 
     # Another machine on the same broker is told apart.
@@ -122,10 +128,19 @@ def test_the_platform_comes_up_heals_recovers_from_a_kill_of_everything_and_goes
     assert second.returncode == 0, second.stderr
     assert Rows.read(read_endpoints(home)) == ["row", "row", "row"]
 
-    # What outlived its supervisor is stopped too: nobody would look after it.
+    # What died while nothing could restart it is told at once, whatever sign it left.
+    frozen, audio = _supervisor(home), StackHome(home).process("audio").record
+    assert audio is not None
+    os.kill(frozen.pid, signal.SIGSTOP)
+    kill_all([audio])
+    assert not _services(home)["audio"].healthy
+
+    # What outlived its supervisor is told, and stopped too: nobody would look after it.
     survivors = processes_of(home)
-    kill_all([_supervisor(home)])
-    assert run("down").returncode == 0
+    kill_all([frozen])
+    assert "nothing restarts what dies" in _services(home)[_SUPERVISOR].detail
+    down = run("down", "--json")
+    assert json.loads(down.stdout) == {"stopped": True, "was_running": True}
     assert not any(process.is_alive() for process in survivors)
 
 
@@ -209,6 +224,30 @@ def test_a_supervisor_that_meets_the_unexpected_stops_everything_and_says_so(hom
     assert not running[0].is_alive()
 
 
+@pytest.mark.usefixtures("_signals")
+@pytest.mark.parametrize(
+    ("fault", "phase"), [(KeyboardInterrupt(), Phase.STOPPED), (EmbeddedError("x"), Phase.FAILED)]
+)
+def test_a_start_that_ends_while_the_stores_start_leaves_how_it_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, phase: Phase
+):
+    def end(_: EmbeddedStack) -> None:
+        raise fault
+
+    monkeypatch.setattr(EmbeddedStack, "_start_servers", end)
+    settings = load_settings().model_copy(update={"home": home})
+    supervisor = Supervisor(settings, roles=[], migrate=lambda _: None, announce=lambda _: None)
+    if phase is Phase.FAILED:
+        with pytest.raises(EmbeddedError):
+            supervisor.run()
+    else:
+        assert supervisor.run()
+    state = read_state(StackHome(home))
+    assert state is not None
+    assert state.phase is phase
+    assert HomeLock(StackHome(home)).owner() is None
+
+
 def test_ctrl_c_in_the_foreground_stops_everything_and_down_has_nothing_left_to_do(
     run: Run, home: Path
 ):
@@ -226,7 +265,7 @@ def test_ctrl_c_in_the_foreground_stops_everything_and_down_has_nothing_left_to_
         assert status.returncode == 0
         answer = json.loads(status.stdout)
         assert answer["healthy"] is True
-        assert [service["name"] for service in answer["services"]] == list(_STORES)
+        assert [service["name"] for service in answer["services"]] == [*_STORES, _SUPERVISOR]
         running = processes_of(home)
         # As a terminal does: the whole group gets it, so the servers must not be in it.
         os.killpg(foreground.pid, signal.SIGINT)
@@ -236,4 +275,7 @@ def test_ctrl_c_in_the_foreground_stops_everything_and_down_has_nothing_left_to_
     assert run("down").returncode == 0
     down = run("status", "--json")
     assert down.returncode == 1
-    assert json.loads(down.stdout)["healthy"] is False
+    answer = json.loads(down.stdout)
+    assert answer["healthy"] is False
+    # Whoever stopped it knows that nothing restarts what dies.
+    assert _SUPERVISOR not in [service["name"] for service in answer["services"]]
