@@ -39,8 +39,8 @@ async def limit_queries(
         return
     # One round trip; names and values are both bound, so neither is ever read as SQL.
     calls = ", ".join(f"set_config(:n{i}, :v{i}, true)" for i in range(len(missing)))
-    parameters = {}
+    parameters: dict[str, str] = {}
     for i, (name, value) in enumerate(missing.items()):
         parameters |= {f"n{i}": name, f"v{i}": value}
-    await session.execute(text(f"SELECT {calls}"), parameters)  # noqa: S608  # placeholders only
+    await session.execute(text(f"SELECT {calls}"), parameters)
     session.info[_LIMITED] = (session.get_transaction(), {**present, **missing})
