@@ -114,7 +114,8 @@ class Library:
     def _vectors(self, rng: np.random.Generator, cluster: NDArray[np.int64]) -> Vectors:
         noise = rng.standard_normal((len(cluster), DIMENSIONS), np.float32) * self._spectrum
         vectors = self._centres[cluster] + np.float32(_SPREAD) * noise
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
 
     @cached_property
     def _spectrum(self) -> Vectors:
@@ -207,7 +208,8 @@ def _zipf(
 ) -> NDArray[np.int64]:
     """Return ranks from 0 to `most` - 1, each as often as Zipf and Mandelbrot say."""
     cumulative = np.cumsum((np.arange(1, most + 1) + shift) ** -_EXPONENT)
-    return np.searchsorted(cumulative, rng.random(size) * cumulative[-1]).astype(np.int64)
+    ranks: NDArray[np.int64] = np.searchsorted(cumulative, rng.random(size) * cumulative[-1])
+    return ranks
 
 
 def _uuid(data: bytes) -> UUID:
