@@ -1,66 +1,37 @@
 """Loading a library straight into the index's tables, as a rebuild would leave them.
 
-Indexes are dropped before and made after: that is how a million files are there in minutes. Words
-are split by the platform's own code, and the tables are filled in descending quality.
+Indexes are dropped before and made after: that is how a million files are there in minutes. Rows
+are made by the platform's own code, and the tables are filled in descending quality.
 """
 
 import io
 import time
-from collections.abc import Iterator
-from math import log1p
-from typing import Any
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
-from benchmarks.search.sounds import DIMENSIONS, EMBEDDING_VERSION, Chunk, Library, Sound
-from samplemind.search.text import split_words
+from benchmarks.search.index_rows import index_chunk
+from benchmarks.search.sounds import DIMENSIONS, EMBEDDING_VERSION, Chunk, Library
+from samplemind.search.rows import COLUMNS
 
 _TABLES = ("search_documents", "search_texts", "search_vectors")
 _STAGING = "bench_sounds"
-_COLUMNS = {
-    "file_id": "uuid",
-    "owner_id": "uuid",
-    "revision": "int8",
-    "path": "text",
-    "title": "text",
-    "pack": "text",
-    "tags": "text[]",
-    "kind": "text",
-    "tempo_bpm": "float4",
-    "key": "text",
-    "duration_s": "float4",
-    "loudness_lufs": "float4",
-    "embedding_version": "text",
-    "artist": "text",
-    "description": "text",
-    "format": "text",
-    "language": "text",
-    "wording": "text",
-    "quality": "float4",
-    "created_at": "timestamptz",
-    "content_hash": "text",
-    "index_version": "int2",
-    "fingerprint": "bytea",
-}
-_WORDS = {"words_a": "text", "words_b": "text", "words_c": "text", "words_d": "text"}
+_DOCUMENT = ", ".join(name for name in COLUMNS if not name.endswith("_words"))
 _FILL_DOCUMENTS = f"""
-INSERT INTO search_documents ({", ".join(_COLUMNS)})
-SELECT {", ".join(_COLUMNS)} FROM {_STAGING} ORDER BY quality DESC
+INSERT INTO search_documents ({_DOCUMENT})
+SELECT {_DOCUMENT} FROM {_STAGING} ORDER BY quality DESC
 """  # noqa: S608  # every name in it is a constant above
 _FILL_TEXTS = f"""
 INSERT INTO search_texts (file_id, owner_id, quality, words)
 SELECT file_id, owner_id, quality,
-       setweight(to_tsvector('samplemind', words_a), 'A') ||
-       setweight(to_tsvector('samplemind', words_b), 'B') ||
-       setweight(to_tsvector('samplemind', words_c), 'C') ||
-       setweight(to_tsvector('samplemind', words_d), 'D')
+       setweight(to_tsvector('samplemind', title_words), 'A') ||
+       setweight(to_tsvector('samplemind', tag_words), 'B') ||
+       setweight(to_tsvector('samplemind', name_words), 'C') ||
+       setweight(to_tsvector('samplemind', path_words), 'D')
 FROM {_STAGING} ORDER BY quality DESC, file_id
 """  # noqa: S608  # as above
 _MAINTENANCE_MEMORY = "2GB"
-_MOST_PLAYS = 1_000_000
-_DAYS_OF_RECENCY = 2_000
 
 
 def load(url: str, library: Library) -> float:
@@ -93,17 +64,16 @@ def _drop_indexes(connection: psycopg.Connection) -> list[str]:
 
 
 def _stage(connection: psycopg.Connection, library: Library) -> None:
-    columns = {**_COLUMNS, **_WORDS}
-    fields = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    fields = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     connection.execute(f"DROP TABLE IF EXISTS {_STAGING}")
     connection.execute(f"CREATE UNLOGGED TABLE {_STAGING} ({fields})".encode())
     for chunk in library:
         with connection.cursor().copy(
             f"COPY {_STAGING} FROM STDIN (FORMAT binary)".encode()
         ) as copy:
-            copy.set_types(list(columns.values()))
-            for values in _rows(chunk):
-                copy.write_row(values)
+            copy.set_types(list(COLUMNS.values()))
+            for file in index_chunk(chunk, blocks=False):
+                copy.write_row(file.row)
         with connection.cursor().copy("COPY search_vectors FROM STDIN (FORMAT binary)") as copy:
             copy.write(_vectors(chunk))
 
@@ -112,52 +82,6 @@ def _fill(connection: psycopg.Connection) -> None:
     connection.execute(_FILL_DOCUMENTS.encode())
     connection.execute(_FILL_TEXTS.encode())
     connection.execute(f"DROP TABLE {_STAGING}")
-
-
-def _rows(chunk: Chunk) -> Iterator[tuple[Any, ...]]:
-    for sound in chunk.sounds:
-        title, tags = split_words(sound.title), " ".join(sound.tags)
-        pack = f"{split_words(sound.pack)} {sound.artist}"
-        spoken = [sound.kind.replace("_", " ")]
-        spoken += [f"{round(sound.tempo_bpm)} bpm"] if sound.tempo_bpm else []
-        spoken += [split_words(sound.key)] if sound.key else []
-        yield (
-            sound.id,
-            sound.owner_id,
-            sound.revision,
-            sound.path,
-            sound.title,
-            sound.pack,
-            sound.tags,
-            sound.kind,
-            sound.tempo_bpm,
-            sound.key,
-            sound.duration_s,
-            sound.loudness_lufs,
-            EMBEDDING_VERSION,
-            sound.artist,
-            sound.description,
-            sound.format,
-            "samplemind",
-            f"{title} {tags} {pack}",
-            _quality(sound),
-            sound.created_at,
-            sound.content_hash,
-            1,
-            sound.id.bytes,
-            title,
-            f"{tags} {' '.join(spoken)}",
-            pack,
-            f"{sound.description or ''} {split_words(sound.path)}",
-        )
-
-
-def _quality(sound: Sound) -> float:
-    # Spread over 0..1 as the platform's own is: how much is known, how often played, how new.
-    known = sum(bool(value) for value in (sound.key, sound.tempo_bpm, sound.description)) / 3
-    played = min(1.0, log1p(sound.plays) / log1p(_MOST_PLAYS))
-    age = (sound.created_at.timestamp() / 86_400) % _DAYS_OF_RECENCY / _DAYS_OF_RECENCY
-    return 0.4 * known + 0.4 * played + 0.2 * age
 
 
 def _vectors(chunk: Chunk) -> bytes:

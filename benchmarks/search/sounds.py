@@ -25,7 +25,6 @@ Vectors = NDArray[np.float32]
 CHUNK = 10_000
 DIMENSIONS = 128
 EMBEDDING_VERSION = "bench-1"
-BLOCKS = {"timbre": 80, "spectrum": 28, "envelope": 10, "pitch": 3, "harmony": 12, "rhythm": 22}
 
 # Each owner's share of the files; what is left belongs to the library itself, seen by everybody,
 # and to a long tail of owners.
@@ -69,6 +68,8 @@ class Sound:
     content_hash: str
     status: str = "analyzed"
     revision: int = 1
+    language: str | None = None
+    root_note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
