@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
 from samplemind.models.search_document import SearchDocument
+from samplemind.models.search_text import SearchText
 from samplemind.search.filters import Filters
 from samplemind.search.text import split_query, split_words
 
@@ -76,15 +77,20 @@ async def search_audio_files(
     started = time.perf_counter()
     tsquery = func.websearch_to_tsquery(CONFIGURATION, words)
     conditions = [
-        SearchDocument.words.op("@@")(tsquery),
+        SearchText.words.op("@@")(tsquery),
         *(filters or Filters()).conditions(),
     ]
+    same_file = SearchText.file_id == SearchDocument.file_id
     total = await session.scalar(
-        select(func.count()).select_from(SearchDocument).where(*conditions)
+        select(func.count())
+        .select_from(SearchDocument)
+        .join(SearchText, same_file)
+        .where(*conditions)
     )
-    rank = cast(func.ts_rank_cd(SearchDocument.words, tsquery, _NORMALISE), Float).label("rank")
+    rank = cast(func.ts_rank_cd(SearchText.words, tsquery, _NORMALISE), Float).label("rank")
     page = (
         select(SearchDocument, rank)
+        .join(SearchText, same_file)
         .where(*conditions)
         .order_by(rank.desc(), SearchDocument.file_id.desc())
         .limit(limit)

@@ -27,7 +27,7 @@ async def test_a_drain_writes_what_is_dirty_and_leaves_nothing_behind(
 
     rows = await indexed(connections)
     assert rows.keys() == {file.path for file in files}
-    assert all(row.embedding is not None for row in rows.values())
+    assert all(row.embedding_version is not None for row in rows.values())
     lag = await index_lag(connections.broker)
     assert (lag.waiting, lag.claimed) == (0, 0)
 
