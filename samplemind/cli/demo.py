@@ -95,7 +95,7 @@ async def _search(connections: Connections, kick: Path) -> None:
         console.print("By words: samplemind search snare or clap", style="bold")
         print_results(await search_audio_files(session, "snare or clap", limit=_SHOWN))
         console.print("\nFiltered: samplemind search loop --bpm 115..125 --kind loop", style="bold")
-        narrow = Filters(tempo_bpm=Range(115, 125), kind="loop")
+        narrow = Filters(everything=True, tempo_bpm=Range(115, 125), kind="loop")
         print_results(await search_audio_files(session, "loop", filters=narrow, limit=_SHOWN))
         console.print(f"\nBy sound: samplemind similar {kick.name}", style="bold")
         file_id = await find_by_path(session, str(kick))

@@ -16,8 +16,10 @@ from samplemind.connections.resources import Connections
 from samplemind.documents.text import store_path
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.repositories.users import UserRepository
-from samplemind.search.filters import Filters, parse_key, parse_kind, parse_range
+from samplemind.search.filter_text import parse_kind, parse_range
+from samplemind.search.filters import Filters
 from samplemind.search.full_text import Hit, Results, search_audio_files
+from samplemind.search.keys import parse_key
 from samplemind.search.vector import find_by_path, find_similar, stored_vector
 from samplemind.settings import AudioSettings
 
@@ -104,6 +106,7 @@ async def _filters(
             raise NotFoundError(message)
         owner_id = user.id
     return Filters(
+        everything=True,
         owner_id=owner_id,
         tempo_bpm=parse_range(bpm) if bpm else None,
         duration_s=parse_range(duration) if duration else None,

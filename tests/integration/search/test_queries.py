@@ -78,7 +78,7 @@ async def test_a_title_ranks_before_a_folder(
 
 async def test_filters_narrow_any_query(session: AsyncSession, library: dict[str, str]) -> None:
     async def found(**narrow: object) -> set[str]:
-        filters = Filters(**narrow)  # type: ignore[arg-type]
+        filters = Filters(everything=True, **narrow)  # type: ignore[arg-type]
         return ids(await search_audio_files(session, "kick or loop", filters=filters))
 
     assert await found(tempo_bpm=Range(120, 130)) == {library["loop"]}
@@ -90,7 +90,7 @@ async def test_filters_narrow_any_query(session: AsyncSession, library: dict[str
 async def test_an_owner_filter_shows_no_other_owner(
     session: AsyncSession, library: dict[str, str], connections: Connections
 ) -> None:
-    filters = Filters(owner_id=UUID(library["owner"]))
+    filters = Filters(everything=True, owner_id=UUID(library["owner"]))
     assert ids(await search_audio_files(session, "kick", filters=filters)) == {library["other"]}
     near = await find_similar(session, unit_vector(1), EMBEDDING_VERSION, filters=filters)
     assert ids(near) == {library["other"]}
