@@ -53,6 +53,8 @@ _FOUND = [
 ]
 _VERSION_FIELDS = {"revision": 1, "created_at": 1, "status": 1}
 _VERSION_INDEX = "revisions_by_id"
+# A reader may take a while with each: MongoDB drops a cursor that is not asked for ten minutes.
+_STREAM_BATCH = 5000
 # When and by whom it was found; not a change of the file by itself.
 _PROVENANCE = ("observed_at", "batch_id")
 
@@ -123,7 +125,7 @@ class AudioFileRepository:
         # A filter would make MongoDB read the documents; a projection is answered by the index.
         cursor = AudioFile.get_pymongo_collection().find({}, _VERSION_FIELDS)
         with translating_errors():
-            async for file in cursor.sort("_id").hint(_VERSION_INDEX):
+            async for file in cursor.sort("_id").hint(_VERSION_INDEX).batch_size(_STREAM_BATCH):
                 if file["status"] not in UNSEARCHABLE:
                     yield file["_id"], _version(file)
 

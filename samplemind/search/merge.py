@@ -25,6 +25,15 @@ from samplemind.search.rows import COLUMNS, DocumentRow, IndexedFile
 
 _WORDS = ("title_words", "tag_words", "name_words", "path_words")
 _KEPT = [name for name in COLUMNS if name not in _WORDS]
+DOCUMENT_COLUMNS = ", ".join(_KEPT)
+"""The columns that `search_documents` has from the staging table; `indexed_at` is its own."""
+
+WORDS = " || ".join(
+    f"setweight(to_tsvector(language::regconfig, {name}), '{weight}')"
+    for name, weight in zip(_WORDS, "ABCD", strict=True)
+)
+"""The text vector of a staged row."""
+
 _CHANGED = [name for name in _KEPT if name != "file_id"]
 _VERSION = ("created_at", "revision", "index_version")
 
@@ -53,8 +62,8 @@ _COPY_VECTORS = (
 # staging table, so that the statements after this one follow it.
 _MERGE_DOCUMENTS = text(f"""
 WITH written AS (
-    INSERT INTO search_documents AS present ({", ".join(_KEPT)}, indexed_at)
-    SELECT {", ".join(_KEPT)}, statement_timestamp()
+    INSERT INTO search_documents AS present ({DOCUMENT_COLUMNS}, indexed_at)
+    SELECT {DOCUMENT_COLUMNS}, statement_timestamp()
     FROM search_staging AS staged
     WHERE NOT EXISTS (
         SELECT FROM search_documents AS present
@@ -75,19 +84,15 @@ _WRITTEN = text("SELECT file_id FROM search_staging")
 _DROP_OTHER_VECTORS = text(
     "DELETE FROM search_staging_vectors WHERE file_id NOT IN (SELECT file_id FROM search_staging)"
 )
-_MERGE_TEXTS = text("""
+_MERGE_TEXTS = text(f"""
 INSERT INTO search_texts AS present (file_id, owner_id, quality, words)
-SELECT file_id, owner_id, quality,
-       setweight(to_tsvector(language::regconfig, title_words), 'A') ||
-       setweight(to_tsvector(language::regconfig, tag_words), 'B') ||
-       setweight(to_tsvector(language::regconfig, name_words), 'C') ||
-       setweight(to_tsvector(language::regconfig, path_words), 'D')
+SELECT file_id, owner_id, quality, {WORDS}
 FROM search_staging ORDER BY file_id
 ON CONFLICT (file_id) DO UPDATE
 SET owner_id = excluded.owner_id, quality = excluded.quality, words = excluded.words
 WHERE (present.owner_id, present.quality, present.words)
       IS DISTINCT FROM (excluded.owner_id, excluded.quality, excluded.words)
-""")
+""")  # noqa: S608 - every name in it is a constant above
 # A fold that is moving one of these vectors is waited for, and none takes them afterwards.
 _LOCK_FRESH = text("""
 SELECT FROM search_vectors_fresh
@@ -170,17 +175,22 @@ async def merge_files(session: AsyncSession, files: Sequence[IndexedFile]) -> li
     """
     if not files:
         return []
-    # An earlier merge of the same transaction has left its own.
-    await session.execute(_DROP_STAGING)
-    for create in _CREATE_STAGING:
-        await session.execute(create)
-    await _copy(session, files)
+    await stage_files(session, files)
     await session.execute(_MERGE_DOCUMENTS)
     written = list(await session.scalars(_WRITTEN))
     if written:
         for statement in _FOLLOW_DOCUMENTS:
             await session.execute(statement)
     return written
+
+
+async def stage_files(session: AsyncSession, files: Sequence[IndexedFile]) -> None:
+    """Copy the files into `search_staging` and `search_staging_vectors`, gone at the commit."""
+    # Earlier ones of the same transaction.
+    await session.execute(_DROP_STAGING)
+    for create in _CREATE_STAGING:
+        await session.execute(create)
+    await _copy(session, files)
 
 
 async def remove_files(session: AsyncSession, ids: Collection[UUID]) -> int:
