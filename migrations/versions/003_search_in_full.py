@@ -46,6 +46,7 @@ _TABLES = (
     "search_usage",
     "search_rebuilds",
     "search_changes",
+    "search_recall",
 )
 
 
@@ -99,6 +100,8 @@ def _create_texts() -> None:
         ["owner_id", "words"],
         postgresql_using="gin",
     )
+    # Common words: the best files first, in whatever order later rows came to stand.
+    op.create_index("ix_search_texts_quality", "search_texts", ["quality", "file_id"])
 
 
 def _create_vectors() -> None:
@@ -194,6 +197,18 @@ def _create_records() -> None:
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("file_id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_search_changes")),
+    )
+    # How much of the exact answer the vectors' index found, for each effort that was measured.
+    op.create_table(
+        "search_recall",
+        sa.Column("ef_search", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("recall", sa.REAL(), nullable=False),
+        sa.Column("surely", sa.REAL(), nullable=False),
+        sa.Column("milliseconds", sa.REAL(), nullable=False),
+        sa.Column("queries", sa.Integer(), nullable=False),
+        sa.Column("vectors", sa.BigInteger(), nullable=False),
+        sa.Column("measured_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("ef_search", name=op.f("pk_search_recall")),
     )
 
 

@@ -21,7 +21,8 @@ from samplemind.jobs.client import Jobs
 from samplemind.search.filters import Filters, Range
 from samplemind.search.full_text import search_audio_files
 from samplemind.search.indexer import drain
-from samplemind.search.vector import find_by_path, find_similar, stored_vector
+from samplemind.search.sound import find_by_path, stored_sound
+from samplemind.search.vector import VectorSearch
 from samplemind.settings import PREFIX, get_settings, load_settings
 
 _SHOWN = 5
@@ -102,8 +103,12 @@ async def _search(connections: Connections, kick: Path) -> None:
         if file_id is None:
             message = f"{kick} is not in the index, which should hold the whole pack"
             raise ServerStartError(message)
-        vector, version = await stored_vector(session, file_id)
-        print_results(await find_similar(session, vector, version, exclude=file_id, limit=_SHOWN))
+        everything = Filters(everything=True)
+        sound = await stored_sound(session, file_id, filters=everything)
+        search = VectorSearch(connections.settings.search)
+        print_results(
+            await search.similarity_search(session, sound, filters=everything, limit=_SHOWN)
+        )
 
 
 def _print_addresses() -> None:

@@ -28,7 +28,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "ingest": ("samplemind.cli.ingest", "ingest", "Submit files as a batch."),
     "batch": ("samplemind.cli.batch", "batch", "Batches and their failed files."),
     "search": ("samplemind.cli.search", "search", "Find files by words."),
-    "similar": ("samplemind.cli.search", "similar", "Find files that sound like one."),
+    "similar": ("samplemind.cli.similar", "similar", "Find files that sound like some."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

@@ -1,27 +1,19 @@
-"""`samplemind search` and `samplemind similar`: finding files by words and by sound."""
+"""`samplemind search`: finding files by words, and what all queries share."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
-from samplemind.audio.analysis import analyze_file
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
-from samplemind.documents.text import store_path
-from samplemind.errors import InvalidInputError, NotFoundError
+from samplemind.errors import NotFoundError
 from samplemind.repositories.users import UserRepository
 from samplemind.search.filter_text import parse_kind, parse_range
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import Hit, Results, search_audio_files
 from samplemind.search.keys import parse_key
-from samplemind.search.vector import find_by_path, find_similar, stored_vector
-from samplemind.settings import AudioSettings
 
 _WIDTH_WITH_IDS = 110
 
@@ -53,41 +45,14 @@ def search(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> N
     query = " ".join(text)
 
     async def work(connections: Connections) -> Results:
-        filters = await _filters(connections, **narrow)
+        filters = await filters_of(connections, **narrow)
         async with connections.postgres.session() as session:
             return await search_audio_files(session, query, filters=filters, limit=limit)
 
     _show(with_connections(work), as_json)
 
 
-@click.command()
-@click.argument("file_or_id")
-@filter_options
-@json_option
-def similar(file_or_id: str, as_json: bool, limit: int, **narrow: Any) -> None:
-    """Find files that sound like one: a file of the library (path or id), or any audio file.
-
-    Example: samplemind similar kick.wav --kind one_shot --limit 5
-    """
-
-    path = store_path(Path(file_or_id).absolute())
-
-    async def work(connections: Connections) -> Results:
-        filters = await _filters(connections, **narrow)
-        async with connections.postgres.session() as session:
-            file_id = _as_id(file_or_id) or await find_by_path(session, path)
-            if file_id is not None:
-                vector, version = await stored_vector(session, file_id)
-            else:
-                vector, version = _measured(Path(file_or_id), connections.settings.audio)
-            return await find_similar(
-                session, vector, version, filters=filters, exclude=file_id, limit=limit
-            )
-
-    _show(with_connections(work), as_json)
-
-
-async def _filters(
+async def filters_of(
     connections: Connections,
     *,
     owner: str | None,
@@ -97,6 +62,12 @@ async def _filters(
     duration: str | None,
     tags: tuple[str, ...],
 ) -> Filters:
+    """Return what the options of `filter_options` ask for, as an operator, who sees everything.
+
+    Raises:
+        NotFoundError: there is no such user.
+        InvalidInputError: an option cannot be read.
+    """
     owner_id = None
     if owner is not None:
         async with connections.postgres.session() as session:
@@ -114,24 +85,6 @@ async def _filters(
         kind=parse_kind(kind) if kind else None,
         tags=tags,
     )
-
-
-def _as_id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-def _measured(path: Path, audio: AudioSettings) -> tuple[NDArray[np.float32], str]:
-    analysis = analyze_file(path, root=audio.root, limits=audio.limits())
-    if analysis.outcome.rejected:
-        message = f"{path}: {analysis.message}"
-        raise InvalidInputError(message)
-    if analysis.measurements is None:
-        message = f"{path}: {analysis.message} It sounds like nothing else."
-        raise NotFoundError(message)
-    return analysis.measurements.embedding, analysis.measurements.embedding_version
 
 
 def _show(results: Results, as_json: bool) -> None:

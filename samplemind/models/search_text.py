@@ -30,4 +30,6 @@ class SearchText(Base):
         Index("ix_search_texts_words", "words", postgresql_using="gin"),
         # `search --owner`: the words of one owner's files.
         Index("ix_search_texts_owner_id_words", "owner_id", "words", postgresql_using="gin"),
+        # Common words: the best files first, in whatever order later rows came to stand.
+        Index("ix_search_texts_quality", "quality", "file_id"),
     )

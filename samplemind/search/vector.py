@@ -1,124 +1,390 @@
-"""Search by sound: the nearest embeddings by cosine.
+"""Search by sound: the nearest embeddings, exactly where few are compared, else by the index.
 
-Filters are never applied after an approximate search, which would drop right answers: a filtered
-set that is small enough is compared exactly, a larger one is walked in the index until enough
-results pass.
+A filtered set that is small is compared one by one; a larger one is walked to in the index until
+enough pass. Which of the two is known, not guessed: comparing stops one past its bound.
+
+Invariant: an answer is short only where the library has no more that pass. A vector that was
+written a moment ago is found like any other.
 """
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
-from pgvector import HalfVector
-from sqlalchemy import ColumnElement, Select, func, select, text
+from sqlalchemy import ColumnElement, Row, Select, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from samplemind.errors import InvalidInputError, NotFoundError
-from samplemind.models.search_document import EMBEDDING_DIMENSIONS, SearchDocument
+from samplemind.errors import InvalidInputError
+from samplemind.models.search_document import SearchDocument
+from samplemind.models.search_vector import FreshSearchVector, SearchVector
+from samplemind.search.aspects import aspect_distances, check_weights, weighted_distance
 from samplemind.search.filters import Filters
-from samplemind.search.full_text import Results, check_page, to_hit
+from samplemind.search.nearest import (
+    COMPARE_SETTINGS,
+    Metric,
+    Scope,
+    as_parameter,
+    compare,
+    for_each,
+    walk,
+    walk_settings,
+)
+from samplemind.search.query_limits import limit_queries
+from samplemind.search.recall import chosen_ef_search
+from samplemind.search.results import Hit, Results, check_page, milliseconds_since, to_hit
+from samplemind.search.sound import Sound, Vector, stored_blocks, stored_sound
+from samplemind.settings import SearchSettings
 
-# Comparing this many vectors one by one takes about as long as walking the index with a filter.
-EXACT_UP_TO = 20_000
-_EF_SEARCH = 120  # recall@10 of .98 at a million files
+MOST_VECTORS = 1000  # in one batch
+MOST_BATCH_HITS = 100_000
+DUPLICATE_SIMILARITY = 0.98
 
+# What aspect weights put in order anew: so many of the nearest by embedding, at least.
+_ASPECT_CANDIDATES = 500
+# Visiting a document and a vector by their ids costs about as much as comparing so many more.
+_COST_OF_A_VISIT = 4
+_BATCH_MS = 20  # that a batch may take longer for each of its vectors
+_TUNING_S = 30.0
+_HALF_PRECISION = 1e-3
+_MOST_EF_SEARCH = 1000  # pgvector's own bound
 
-async def find_similar(
-    session: AsyncSession,
-    vector: NDArray[np.float32],
-    embedding_version: str,
-    *,
-    filters: Filters | None = None,
-    exclude: UUID | None = None,
-    limit: int = 20,
-) -> Results:
-    """Return the files that sound most like a vector of shape (128,), nearest first.
+Query = Callable[[ColumnElement[Any]], Select[Any]]
 
-    The score is the cosine similarity, from -1 to 1. Only vectors of the same embedding version
-    are compared, since versions are different spaces.
-
-    Raises:
-        InvalidInputError: the vector has another shape, is not finite or is zero; a bad limit.
-    """
-    check_page(limit, 0)
-    started = time.perf_counter()
-    wanted = HalfVector(_checked(vector))
-    conditions = [
-        SearchDocument.embedding.is_not(None),
-        SearchDocument.embedding_version == embedding_version,
-        *(filters or Filters()).conditions(),
-    ]
-    if exclude is not None:
-        conditions.append(SearchDocument.file_id != exclude)
-    total = await _bounded_count(session, conditions)
-    rows = (await session.execute(await _plan(session, wanted, conditions, total, limit))).all()
-    hits = tuple(to_hit(row[0], score=1 - float(row[1])) for row in rows)
-    return Results(round((time.perf_counter() - started) * 1000, 2), total, hits)
-
-
-async def stored_vector(session: AsyncSession, file_id: UUID) -> tuple[NDArray[np.float32], str]:
-    """Return an indexed file's embedding, float32 of shape (128,), and its version.
-
-    Raises:
-        NotFoundError: the file is not in the index, or its sound has no embedding.
-    """
-    document = await session.get(SearchDocument, file_id)
-    if document is None:
-        message = f"no file {file_id} in the index"
-        raise NotFoundError(message)
-    if document.embedding is None or document.embedding_version is None:
-        message = f"file {file_id} has no embedding: it is silent or too short to be compared"
-        raise NotFoundError(message)
-    return _as_array(document.embedding), document.embedding_version
+_VECTORS = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'search_vectors'::regclass")
+_SHOWN = (
+    SearchDocument.path,
+    SearchDocument.title,
+    SearchDocument.pack,
+    SearchDocument.tags,
+    SearchDocument.kind,
+    SearchDocument.tempo_bpm,
+    SearchDocument.key,
+    SearchDocument.duration_s,
+)
 
 
-async def find_by_path(session: AsyncSession, path: str) -> UUID | None:
-    """Return the id of the newest indexed file of that path, or none."""
-    found: UUID | None = await session.scalar(
-        select(SearchDocument.file_id)
-        .where(SearchDocument.path == path, SearchDocument.embedding.is_not(None))
-        .order_by(SearchDocument.indexed_at.desc())
-        .limit(1)
-    )
-    return found
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One file near a sound; `similarity` is higher for nearer, its range is the metric's."""
+
+    file_id: UUID
+    similarity: float
 
 
-async def _bounded_count(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> int:
-    bounded = select(SearchDocument.file_id).where(*conditions).limit(EXACT_UP_TO + 1).subquery()
-    return int(await session.scalar(select(func.count()).select_from(bounded)) or 0)
+@dataclass(frozen=True, slots=True)
+class _Tuning:
+    """What plans are chosen by, as it was at some time."""
+
+    ef_search: int
+    vectors: int
+    expires: float
 
 
-async def _plan(
-    session: AsyncSession,
-    wanted: HalfVector,
-    conditions: list[ColumnElement[bool]],
-    total: int,
-    limit: int,
-) -> Select[SearchDocument, float]:
-    distance = SearchDocument.embedding.cosine_distance(wanted)
-    query = select(SearchDocument, distance.label("distance")).where(*conditions).limit(limit)
-    if total <= EXACT_UP_TO:
-        # An expression of the distance is not what the index orders by, so all rows are compared.
-        return query.order_by(distance + 0.0, SearchDocument.file_id)
-    await session.execute(text(f"SET LOCAL hnsw.ef_search = {max(_EF_SEARCH, limit):d}"))
-    await session.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
-    return query.order_by(distance)
+class VectorSearch:
+    """Search by sound; one object may serve any number of sessions."""
+
+    def __init__(self, settings: SearchSettings | None = None) -> None:
+        self._settings = settings or SearchSettings()
+        self._tuning: _Tuning | None = None
+
+    async def similarity_search(
+        self,
+        session: AsyncSession,
+        sound: Sound,
+        *,
+        metric: Metric = Metric.COSINE,
+        filters: Filters | None = None,
+        aspects: Mapping[str, float] | None = None,
+        limit: int = 20,
+        explain: bool = False,
+    ) -> Results:
+        """Return the files that sound most like `sound`, nearest first.
+
+        The score is the cosine similarity (-1 to 1), the inner product, or 1 / (1 + distance) for
+        L2 and for aspect weights. Files that the sound was made from are left out, and vectors of
+        other embedding versions are never compared.
+
+        Args:
+            session: the transaction to read in.
+            sound: what to be like; several sounds become one by `combine`.
+            metric: how distance is told.
+            filters: what results must be; none: what a stranger may see.
+            aspects: aspect → weight; the nearest by embedding are ordered anew by these.
+            limit: how many at most, 1 to 1000.
+            explain: tell each score's parts.
+
+        Raises:
+            InvalidInputError: a bad limit or weight, aspects of a sound without blocks, or an
+                embedding version that the index has none of.
+            TransientError: the time limit ended the query.
+        """
+        check_page(limit)
+        started = time.perf_counter()
+        scope = Scope(sound.embedding_version, filters or Filters(), sound.made_from)
+        if aspects is not None:
+            hits = await self._by_aspects(session, scope, sound, check_weights(aspects), limit)
+            compared = None
+        else:
+            rows = await self._nearest(session, scope, [sound.vector], metric, limit)
+            hits = [_to_hit(row, metric, explain=explain) for row in rows]
+            compared = rows[0].compared if rows else None
+        if not hits:
+            await _check_version(session, sound.embedding_version)
+        return _results(started, hits, compared, limit)
+
+    async def batch_similarity_search(
+        self,
+        session: AsyncSession,
+        sounds: Sequence[Sound],
+        *,
+        metric: Metric = Metric.COSINE,
+        filters: Filters | None = None,
+        limit: int = 20,
+    ) -> list[Results]:
+        """Return for each sound what `similarity_search` returns, in one statement.
+
+        Files that any of the sounds was made from may be found for the others, but not for itself.
+
+        Raises:
+            InvalidInputError: no sounds or too many, too many results in all, a bad limit, or
+                sounds of several embedding versions.
+            TransientError: the time limit ended the query.
+        """
+        check_page(limit)
+        _check_batch(sounds, limit)
+        started = time.perf_counter()
+        version = sounds[0].embedding_version
+        own = max(len(sound.made_from) for sound in sounds)
+        rows = await self._nearest(
+            session,
+            Scope(version, filters or Filters()),
+            [sound.vector for sound in sounds],
+            metric,
+            limit + own,
+        )
+        if not rows:
+            await _check_version(session, version)
+        found: list[list[Hit]] = [[] for _ in sounds]
+        compared: int | None = None
+        for row in rows:
+            hits, sound = found[row.place - 1], sounds[row.place - 1]
+            if row.file_id not in sound.made_from and len(hits) < limit:
+                hits.append(_to_hit(row, metric, explain=False))
+            compared = row.compared
+        return [_results(started, hits, compared, limit) for hits in found]
+
+    async def near_duplicates(
+        self,
+        session: AsyncSession,
+        file_id: UUID,
+        *,
+        similarity: float = DUPLICATE_SIMILARITY,
+        filters: Filters | None = None,
+        limit: int = 100,
+    ) -> Results:
+        """Return the files whose sound is almost that of `file_id`: at least so similar by cosine.
+
+        Raises:
+            InvalidInputError: the similarity is not above 0 and at most 1, or a bad limit.
+            NotFoundError: the file is not in the index, or has no embedding.
+        """
+        if not 0 < similarity <= 1:
+            message = f"the similarity of duplicates is above 0 and at most 1, not {similarity}"
+            raise InvalidInputError(message)
+        started = time.perf_counter()
+        sound = await stored_sound(session, file_id, filters=filters)
+        found = await self.similarity_search(session, sound, filters=filters, limit=limit)
+        # Half precision makes the similarity of two equal sounds a little less than 1.
+        hits = [hit for hit in found.results if hit.score >= similarity - _HALF_PRECISION]
+        return _results(started, hits, len(hits) if len(hits) < limit else None, limit)
+
+    async def neighbours(
+        self, session: AsyncSession, sound: Sound, *, filters: Filters, limit: int
+    ) -> list[Neighbour]:
+        """Return the nearest by cosine, without their documents, for further ranking."""
+        scope = Scope(sound.embedding_version, filters, sound.made_from)
+        rows = await self._nearest(
+            session, scope, [sound.vector], Metric.COSINE, limit, documents=False
+        )
+        if not rows:
+            await _check_version(session, sound.embedding_version)
+        return [Neighbour(row.file_id, _score(row.distance, Metric.COSINE)) for row in rows]
+
+    async def _by_aspects(
+        self,
+        session: AsyncSession,
+        scope: Scope,
+        sound: Sound,
+        weights: Mapping[str, float],
+        limit: int,
+    ) -> list[Hit]:
+        if sound.blocks is None:
+            message = "aspect weights need the sound's blocks, and this one has none"
+            raise InvalidInputError(message)
+        take = min(max(_ASPECT_CANDIDATES, 4 * limit), _MOST_EF_SEARCH)
+        rows = await self._nearest(session, scope, [sound.vector], Metric.COSINE, take)
+        blocks = await stored_blocks(session, [row.file_id for row in rows])
+        rows = [row for row in rows if row.file_id in blocks]
+        if not rows:
+            return []
+        apart = aspect_distances(sound.blocks, np.stack([blocks[row.file_id] for row in rows]))
+        distances = weighted_distance(apart, weights)
+        order = np.argsort(distances, kind="stable")[:limit]
+        return [
+            to_hit(
+                _document(rows[place]),
+                score=1 / (1 + float(distances[place])),
+                explanation={name: round(float(apart[name][place]), 4) for name in weights},
+            )
+            for place in order
+        ]
+
+    async def _nearest(
+        self,
+        session: AsyncSession,
+        scope: Scope,
+        vectors: Sequence[Vector],
+        metric: Metric,
+        take: int,
+        *,
+        documents: bool = True,
+    ) -> Sequence[Row[Any]]:
+        """Return rows (place, file_id, distance, compared, shown columns) by place and distance."""
+        tuning = await self._tuned(session)
+        bound = self._bound(scope)
+        question = _Question(scope, tuple(vectors), metric, take, documents)
+        timeout_ms = self._settings.statement_timeout_ms + _BATCH_MS * (len(vectors) - 1)
+
+        async def run(query: Select[Any], extra: Mapping[str, str]) -> Sequence[Row[Any]]:
+            await limit_queries(session, timeout_ms=timeout_ms, extra=extra)
+            rows: Sequence[Row[Any]] = (await session.execute(query)).all()
+            return rows
+
+        if not (scope.whole and tuning.vectors > bound):
+            first = await run(question.first_compared(bound), COMPARE_SETTINGS)
+            if not first or first[0].compared <= bound:
+                alone = len(vectors) == 1
+                return first if alone else await run(question.compared(), COMPARE_SETTINGS)
+        ef_search = min(max(tuning.ef_search, take), _MOST_EF_SEARCH)
+        walked = await run(question.walked(), walk_settings(ef_search))
+        if len(walked) >= take * len(vectors):
+            return walked
+        return await run(question.compared(), COMPARE_SETTINGS)
+
+    def _bound(self, scope: Scope) -> int:
+        bound = self._settings.exact_up_to
+        return bound if scope.filters.owner_only else bound // _COST_OF_A_VISIT
+
+    async def _tuned(self, session: AsyncSession) -> _Tuning:
+        now = time.monotonic()
+        if self._tuning is None or self._tuning.expires < now:
+            await limit_queries(session, timeout_ms=self._settings.statement_timeout_ms)
+            # Never analysed is -1: then the comparison itself finds out how many there are.
+            vectors = int(await session.scalar(_VECTORS) or 0)
+            ef_search = await chosen_ef_search(session, self._settings.recall_target)
+            self._tuning = _Tuning(ef_search, vectors, now + _TUNING_S)
+        return self._tuning
 
 
-def _checked(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    if vector.shape != (EMBEDDING_DIMENSIONS,):
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked, as the statements that may answer it."""
+
+    scope: Scope
+    vectors: tuple[Vector, ...]
+    metric: Metric
+    take: int
+    documents: bool
+
+    def first_compared(self, at_most: int) -> Select[Any]:
+        """The first vector's answer, if no more than `at_most` are to be compared for it."""
+        return self._shown(self._one(self._compare(at_most)))
+
+    def compared(self) -> Select[Any]:
+        """The exact answer."""
+        return self._shown(self._each(self._compare(None)))
+
+    def walked(self) -> Select[Any]:
+        """The index's answer."""
+        return self._shown(
+            self._each(lambda vector: walk(self.scope, vector, metric=self.metric, take=self.take))
+        )
+
+    def _compare(self, at_most: int | None) -> Query:
+        return lambda vector: compare(
+            self.scope, vector, metric=self.metric, take=self.take, at_most=at_most
+        )
+
+    def _one(self, query: Query) -> Select[Any]:
+        near = query(as_parameter(self.vectors[0])).subquery()
+        return select(literal(1).label("place"), *near.c)
+
+    def _each(self, query: Query) -> Select[Any]:
+        return self._one(query) if len(self.vectors) == 1 else for_each(self.vectors, query)
+
+    def _shown(self, found: Select[Any]) -> Select[Any]:
+        near = found.subquery("near")
+        shown = select(*near.c)
+        if self.documents:
+            same_file = SearchDocument.file_id == near.c.file_id
+            shown = shown.add_columns(*_SHOWN).join(SearchDocument, same_file)
+        return shown.order_by(near.c.place, near.c.distance, near.c.file_id)
+
+
+def _score(distance: float, metric: Metric) -> float:
+    if metric is Metric.COSINE:
+        return 1 - distance
+    return -distance if metric is Metric.INNER_PRODUCT else 1 / (1 + distance)
+
+
+def _to_hit(row: Row[Any], metric: Metric, *, explain: bool) -> Hit:
+    explanation = {metric.value: round(row.distance, 6)} if explain else None
+    return to_hit(_document(row), score=_score(row.distance, metric), explanation=explanation)
+
+
+def _document(row: Row[Any]) -> SearchDocument:
+    # The row has the columns that a hit shows, under the same names; whole entities cost more.
+    return cast("SearchDocument", row)
+
+
+def _results(started: float, hits: Sequence[Hit], compared: int | None, limit: int) -> Results:
+    if compared is None:
+        # Fewer than were asked for are all there are.
+        return Results(milliseconds_since(started), len(hits), len(hits) < limit, tuple(hits))
+    return Results(milliseconds_since(started), compared, True, tuple(hits))
+
+
+def _check_batch(sounds: Sequence[Sound], limit: int) -> None:
+    if not 1 <= len(sounds) <= MOST_VECTORS:
+        message = f"a batch has from 1 to {MOST_VECTORS} sounds, not {len(sounds)}"
+        raise InvalidInputError(message)
+    if len(sounds) * limit > MOST_BATCH_HITS:
         message = (
-            f"a vector of {EMBEDDING_DIMENSIONS} numbers is needed, not of shape {vector.shape}"
+            f"{len(sounds)} sounds of {limit} results each are more than {MOST_BATCH_HITS}: "
+            "lower the limit, or ask in parts"
         )
         raise InvalidInputError(message)
-    if not np.isfinite(vector).all() or not vector.any():
-        message = "the vector is zero or has numbers that are not finite"
+    versions = sorted({sound.embedding_version for sound in sounds})
+    if len(versions) > 1:
+        message = f"embeddings of different versions cannot be compared: {', '.join(versions)}"
         raise InvalidInputError(message)
-    return vector
 
 
-def _as_array(value: object) -> NDArray[np.float32]:
-    if isinstance(value, HalfVector):
-        return np.asarray(value.to_numpy(), dtype=np.float32)
-    return np.asarray(value, dtype=np.float32)
+async def _check_version(session: AsyncSession, version: str) -> None:
+    """Refuse a version that no vector of the index has; an empty index refuses none."""
+    for table in (SearchVector, FreshSearchVector):
+        present = select(table.file_id).where(table.embedding_version == version).limit(1)
+        if await session.scalar(present) is not None:
+            return
+    known: set[str] = set()
+    for table in (SearchVector, FreshSearchVector):
+        known.update(await session.scalars(select(table.embedding_version).distinct().limit(10)))
+    if known:
+        message = (
+            f"no vector of the index has embedding version {version!r}; "
+            f"it has {', '.join(sorted(known))}"
+        )
+        raise InvalidInputError(message)

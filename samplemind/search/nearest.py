@@ -1,0 +1,251 @@
+"""The SQL that finds the nearest vectors: in the indexed table and the fresh one, as one answer.
+
+Both tables are read by one statement, so that a vector that is folded meanwhile is seen once. The
+plan is fixed by the statement and its settings, not left to the planner's costs: an expression of
+a distance is not what an index orders by (compare all), and without sorts the walk is cheapest.
+
+Invariant: filters are conditions of the search itself. They are never applied to the few rows that
+an approximate search has already chosen, which would drop right answers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pgvector import HalfVector
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Float,
+    Integer,
+    Select,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    null,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
+from samplemind.models.search_document import SearchDocument
+from samplemind.models.search_vector import EMBEDDING_DIMENSIONS, FreshSearchVector, SearchVector
+from samplemind.search.filters import Filters
+from samplemind.search.sound import Vector
+
+# A filter that leaves less than one in a few thousand is not for a walk; it is compared.
+MOST_WALKED = 40_000
+IVFFLAT_PROBES = 20
+
+_VECTOR = HALFVEC(EMBEDDING_DIMENSIONS)
+_HALVES: Any = ARRAY(_VECTOR)
+_Table = type[SearchVector] | type[FreshSearchVector]
+
+
+class Metric(StrEnum):
+    """What "near" means. The index's vectors have unit length, so that all three order alike."""
+
+    COSINE = "cosine"
+    L2 = "l2"
+    INNER_PRODUCT = "inner_product"
+
+
+_OPERATORS = {Metric.COSINE: "<=>", Metric.L2: "<->", Metric.INNER_PRODUCT: "<#>"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which vectors count.
+
+    Attributes:
+        embedding_version: the only one compared.
+        filters: what their files must be.
+        excluded: files that are never returned.
+    """
+
+    embedding_version: str
+    filters: Filters
+    excluded: tuple[UUID, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it leaves nothing out but other versions and a few files."""
+        return not self.filters.conditions()
+
+
+def compare(
+    scope: Scope,
+    vector: ColumnElement[Any],
+    *,
+    metric: Metric,
+    take: int,
+    at_most: int | None = None,
+) -> Select[Any]:
+    """Return a query for (file_id, distance, compared) that compares all vectors of a scope.
+
+    Args:
+        scope: which vectors count.
+        vector: what they are compared with: a parameter, or a column of the statement around.
+        metric: in which distances are told.
+        take: how many are returned at most, nearest first.
+        at_most: how many are compared at most, and one more; `compared` is then greater than it,
+            and the answer is not to be used.
+    """
+    distance = _Distance(vector, metric)
+    allowed = None
+    if not scope.filters.owner_only:
+        passing = select(SearchDocument.file_id).where(*scope.filters.conditions())
+        if at_most is not None:
+            passing = passing.limit(at_most + 1)
+        allowed = passing.cte("allowed").prefix_with("MATERIALIZED", dialect="postgresql")
+    every = union_all(*_branches(scope, distance, allowed))
+    compared = (every if at_most is None else every.limit(at_most + 1)).subquery("compared")
+    # The count stands between the order and the index, which therefore cannot be walked.
+    return (
+        select(compared.c.file_id, compared.c.distance, func.count().over().label("compared"))
+        .order_by(compared.c.distance, compared.c.file_id)
+        .limit(take)
+    )
+
+
+def walk(scope: Scope, vector: ColumnElement[Any], *, metric: Metric, take: int) -> Select[Any]:
+    """Return a query for (file_id, distance, compared) along the index, nearest first.
+
+    `compared` is null: nobody knows how many pass the filters. Fresh vectors are all compared. The
+    transaction must have the settings of `walk_settings`.
+    """
+    distance = _Distance(vector, metric)
+    branches = []
+    for table in (SearchVector, FreshSearchVector):
+        near = (
+            select(table.file_id, distance.told(table).label("distance"))
+            .where(*_in_scope(table, scope), *_passing(table, scope.filters))
+            .order_by(distance.walked(table))
+            .limit(take)
+            .subquery()
+        )
+        branches.append(select(near))
+    found = union_all(*branches).subquery("found")
+    # The sum keeps the planner from trusting the walk's order, which is nearly right only.
+    return (
+        select(found.c.file_id, found.c.distance, null().cast(Integer).label("compared"))
+        .order_by(found.c.distance + literal(0.0), found.c.file_id)
+        .limit(take)
+    )
+
+
+def walk_settings(ef_search: int) -> dict[str, str]:
+    """Return the server's settings under which `walk` finds enough."""
+    return {
+        "hnsw.ef_search": str(ef_search),
+        # Goes on where a filter leaves too few; the statement around sorts what it finds.
+        "hnsw.iterative_scan": "relaxed_order",
+        "hnsw.max_scan_tuples": str(MOST_WALKED),
+        "hnsw.scan_mem_multiplier": "4",
+        "ivfflat.probes": str(IVFFLAT_PROBES),
+        "ivfflat.iterative_scan": "relaxed_order",
+        # Without sorts, only the index gives an order.
+        "enable_sort": "off",
+    }
+
+
+COMPARE_SETTINGS = {"enable_sort": "on"}
+
+
+def as_parameter(vector: Vector) -> ColumnElement[Any]:
+    """Return a vector as a bound parameter of half precision."""
+    return bindparam(None, HalfVector(vector), type_=_VECTOR, unique=True)
+
+
+def for_each(
+    vectors: Sequence[Vector], query: Callable[[ColumnElement[Any]], Select[Any]]
+) -> Select[Any]:
+    """Return a query for (place, file_id, distance, compared): `query` for each vector.
+
+    `place` counts from 1 in the order of the vectors; those without a neighbour have no row.
+    """
+    # One array that is read once: a vector in text would be read again for every comparison.
+    every = bindparam(None, [HalfVector(each) for each in vectors], type_=_HALVES, unique=True)
+    wanted = (
+        func.unnest(every, type_=_VECTOR)
+        .table_valued("vector", with_ordinality="place")
+        .render_derived(name="wanted")
+    )
+    # By name: a column of `wanted` would put that table into each query inside as well.
+    one = query(literal_column("wanted.vector", _VECTOR)).lateral("one")
+    return (
+        select(wanted.c.place, one.c.file_id, one.c.distance, one.c.compared)
+        .select_from(wanted)
+        .join(one, true())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Distance:
+    vector: ColumnElement[Any]
+    metric: Metric
+
+    def told(self, table: _Table) -> ColumnElement[float]:
+        """The distance in the metric that was asked for."""
+        return table.embedding.op(_OPERATORS[self.metric], return_type=Float())(self.vector)
+
+    def walked(self, table: _Table) -> ColumnElement[float]:
+        """The distance that the index orders by."""
+        return table.embedding.op(_OPERATORS[Metric.COSINE], return_type=Float())(self.vector)
+
+
+def _branches(scope: Scope, distance: _Distance, allowed: CTE | None) -> list[Select[Any]]:
+    branches: list[Select[Any]] = []
+    for table in (SearchVector, FreshSearchVector):
+        every = select(table.file_id, distance.told(table).label("distance")).where(
+            *_in_scope(table, scope)
+        )
+        if allowed is not None:
+            branches.append(every.join(allowed, allowed.c.file_id == table.file_id))
+        else:
+            # Apart, so that each reason for being seen has an index of its own.
+            branches += [every.where(*reason) for reason in _reasons(table, scope.filters)]
+    return branches
+
+
+def _in_scope(table: _Table, scope: Scope) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [table.embedding_version == scope.embedding_version]
+    if scope.excluded:
+        conditions.append(table.file_id.not_in(scope.excluded))
+    return conditions
+
+
+def _passing(table: _Table, filters: Filters) -> list[ColumnElement[bool]]:
+    if filters.owner_only:
+        return filters.visible(table.owner_id, table.file_id)
+    # A scalar, not EXISTS: the planner would turn that into a join, and lose the index's order.
+    document = (
+        select(true())
+        .where(SearchDocument.file_id == table.file_id, *filters.conditions())
+        .correlate(table)
+        .scalar_subquery()
+    )
+    return [document.is_(true())]
+
+
+def _reasons(table: _Table, filters: Filters) -> list[list[ColumnElement[bool]]]:
+    """Return alternatives that exclude each other, which together are `filters.visible`."""
+    if filters.everything or filters.owner_id is not None:
+        return [filters.visible(table.owner_id, table.file_id)]
+    others: list[ColumnElement[bool]] = [table.owner_id.is_not(None)]
+    reasons: list[list[ColumnElement[bool]]] = [[table.owner_id.is_(None)]]
+    if filters.viewer_id is not None:
+        reasons.append([table.owner_id == filters.viewer_id])
+        others.append(table.owner_id != filters.viewer_id)
+    public = (
+        select(AudioCollectionItem.audio_file_id)
+        .join(AudioCollection, AudioCollection.id == AudioCollectionItem.collection_id)
+        .where(AudioCollection.is_public)
+    )
+    return [*reasons, [*others, table.file_id.in_(public)]]
