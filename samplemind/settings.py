@@ -133,7 +133,9 @@ class WorkerSettings(_Group):
     audio_concurrency: int = Field(
         0, ge=0, le=256, description="processes that analyse audio; 0: one for each core"
     )
-    index_concurrency: int = Field(1, ge=1, le=64, description="processes that write the index")
+    index_concurrency: int = Field(
+        2, ge=1, le=64, description="processes that write the index; one may be busy for minutes"
+    )
     soft_time_limit_s: int = Field(540, ge=1, description="seconds after which a job is cancelled")
     time_limit_s: int = Field(600, ge=2, description="seconds after which its process is killed")
     max_jobs_per_child: int = Field(500, ge=1, description="jobs after which a process is renewed")

@@ -83,3 +83,11 @@ async def change_vector(file: AudioFile, vector: NDArray[np.float32]) -> None:
     )
     await newer.insert()
     await file.set({"revision": file.revision + 1, "analysis_id": newer.id})
+
+
+async def delete_file(file: AudioFile) -> None:
+    """Take the file and its analysis out of the library."""
+    analysis = await AnalysisResult.get(file.analysis_id)
+    assert analysis is not None
+    await analysis.delete()
+    await file.delete()

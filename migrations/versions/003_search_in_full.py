@@ -52,6 +52,8 @@ _TABLES = (
 
 def upgrade() -> None:
     op.execute(_PATIENCE)
+    # What waits in a GIN index's pending list is told by this alone.
+    op.execute("CREATE EXTENSION IF NOT EXISTS pgstattuple")
     _create_configurations()
     _create_texts()
     _create_vectors()
@@ -239,6 +241,11 @@ def _widen_documents() -> None:
         column.server_default = sa.DefaultClause(sa.text(unknown))
         op.add_column("search_documents", column)
         op.alter_column("search_documents", column.name, server_default=None)
+    # `suggest`: names by their first letters, in the order of code points.
+    op.execute(
+        "CREATE INDEX ix_search_documents_name ON search_documents "
+        '(lower(left(wording, 60)) COLLATE "C")'
+    )
 
 
 def _index_vectors() -> None:
@@ -269,9 +276,11 @@ def downgrade() -> None:
         op.execute(f"DROP TEXT SEARCH CONFIGURATION samplemind_{language}")
         op.execute(f"DROP TEXT SEARCH DICTIONARY samplemind_{language}_stem")
     op.execute("DROP TEXT SEARCH CONFIGURATION samplemind_simple")
+    op.execute("DROP EXTENSION IF EXISTS pgstattuple")
 
 
 def _narrow_documents() -> None:
+    op.drop_index("ix_search_documents_name", "search_documents")
     for name in (
         "artist",
         "description",

@@ -28,6 +28,9 @@ class Queue(StrEnum):
 ROUTES: tuple[tuple[str, Queue], ...] = (
     ("batches.analyze", Queue.AUDIO),
     ("batches.*", Queue.DEFAULT),
+    ("search.rebuild", Queue.MAINTENANCE),
+    ("search.refresh_vocabulary", Queue.MAINTENANCE),
+    ("search.optimize", Queue.MAINTENANCE),
     ("search.*", Queue.INDEX),
     ("backups.*", Queue.MAINTENANCE),
     ("maintenance.*", Queue.MAINTENANCE),

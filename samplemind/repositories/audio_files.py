@@ -100,6 +100,13 @@ class AudioFileRepository:
         with translating_errors():
             return await query.sort("-created_at").limit(limit).to_list()
 
+    async def list_ids(self, owner_id: UUID | None) -> list[UUID]:
+        """Return the ids of all files of the owner, in the order of their paths."""
+        files = AudioFile.get_pymongo_collection()
+        with translating_errors():
+            cursor = files.find({"owner_id": owner_id}, {"_id": 1}).sort("path")
+            return [file["_id"] async for file in cursor]
+
     async def find_copies(self, content_hash: str, *, limit: int = 100) -> list[AudioFile]:
         """Return the files whose content is the same, byte for byte."""
         query = AudioFile.find(AudioFile.content_hash == content_hash)

@@ -8,6 +8,7 @@ commit, and a fold that dies at any moment has moved whole batches. What a write
 skipped, never waited for; several folds share the work.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,21 +48,26 @@ async def fold_vectors(
     connections: Connections,
     *,
     at_most: int | None = None,
+    within_s: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> FoldReport:
-    """Move fresh vectors until none waits, or `at_most` are moved.
+    """Move fresh vectors until none waits, `at_most` are moved, or the time is up.
 
     Args:
         connections: to the stores.
         at_most: vectors to move; none: all.
+        within_s: seconds after which no further batch is begun; none: no such bound.
         progress: called after each batch with the number moved so far.
 
     Raises:
         StoreUnavailableError: PostgreSQL did not answer; running it again goes on.
     """
     batch = connections.settings.search.fold_batch
+    deadline = None if within_s is None else time.monotonic() + within_s
     folded = 0
     while at_most is None or folded < at_most:
+        if deadline is not None and time.monotonic() >= deadline:
+            break
         size = batch if at_most is None else min(batch, at_most - folded)
 
         async def move(session: AsyncSession, size: int = size) -> int:

@@ -20,7 +20,6 @@ from samplemind.search.merge import DOCUMENT_COLUMNS, WORDS, stage_files
 from samplemind.search.rows import IndexedFile
 from samplemind.settings import SearchSettings
 
-# In the order in which queries read them: locked alike, none holds what another waits for.
 TABLES = (
     "search_texts",
     "search_vectors_fresh",
@@ -29,6 +28,8 @@ TABLES = (
     "search_documents",
 )
 _LOADED_TEXTS = "search_texts_loaded_next"
+
+_NEXT_WAIT_MS = 100
 
 _DROP = text(
     f"DROP TABLE IF EXISTS {_LOADED_TEXTS}, {', '.join(f'{table}_next' for table in TABLES)}"
@@ -189,15 +190,26 @@ async def copy_changed(session: AsyncSession, ids: Collection[UUID]) -> None:
         await session.execute(statement, values)
 
 
-async def lock_tables(session: AsyncSession, *, wait_ms: int) -> None:
+async def lock_tables(session: AsyncSession, *, first: int, wait_ms: int) -> None:
     """Take the present tables for this transaction alone.
+
+    Only the first is waited for. Who holds a table that this wants next may want one that this
+    holds: by giving up well before deadlock_timeout (1 s), the queries of others never fail.
+
+    Args:
+        session: that of the switch.
+        first: place of the table that is locked first; another in each attempt, so that each
+            gets its long wait. Longer than deadlock_timeout, it makes an autovacuum give way.
+        wait_ms: for that first table.
 
     Raises:
         TransientError: they were not free in time; queries go on.
     """
-    await session.execute(text(f"SET LOCAL lock_timeout = {wait_ms:d}"))
-    for table in TABLES:
+    start = first % len(TABLES)
+    for table in TABLES[start:] + TABLES[:start]:
+        await session.execute(text(f"SET LOCAL lock_timeout = {wait_ms:d}"))
         await session.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        wait_ms = _NEXT_WAIT_MS
 
 
 async def switch_tables(session: AsyncSession, indexes: Sequence[NextIndex]) -> None:

@@ -9,7 +9,7 @@ that appears or vanishes while it is indexed is looked at again after the commit
 it later marks it later, and that mark is drained after this commit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -31,6 +31,8 @@ from samplemind.search.rows import INDEX_VERSION, IndexedFile, index_file, is_se
 
 CHUNK = 1000
 _LEASE = timedelta(seconds=60)
+Progress = Callable[[int, int], None]
+
 # A file that comes and goes more often than this within a second is left to its next mark.
 _MOST_LOOKS = 3
 
@@ -65,8 +67,23 @@ async def drain(connections: Connections, *, at_most: int = 100_000) -> IndexRep
     return report
 
 
-async def index_files(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
+async def index_files(
+    connections: Connections,
+    ids: Sequence[UUID],
+    *,
+    again: bool = False,
+    progress: Progress = lambda _done, _total: None,
+) -> IndexReport:
     """Bring the files up to date in the index; more than a chunk go in several transactions.
+
+    A file that is gone from the library, or refused, goes from the index.
+
+    Args:
+        connections: to the stores.
+        ids: of the files; those that are given twice are done once.
+        again: make the rows of files anew that the index has in their version already; what
+            comes out the same is still not written.
+        progress: called after each chunk with how many files are done, and how many there are.
 
     Raises:
         StoreUnavailableError: a store did not answer; running it again does no harm.
@@ -75,16 +92,49 @@ async def index_files(connections: Connections, ids: Sequence[UUID]) -> IndexRep
     report = IndexReport()
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), CHUNK):
-        report += await _index_chunk(connections, wanted[start : start + CHUNK])
+        report += await _index_chunk(connections, wanted[start : start + CHUNK], again=again)
+        progress(report.seen, len(wanted))
     return report
 
 
-async def _index_chunk(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
+async def delete_files(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
+    """Take files out of the index that are no longer in the library.
+
+    Call it after the deletion. A file that is in the library, because it was made again before a
+    late message came, is brought up to date instead.
+    """
+    return await index_files(connections, ids)
+
+
+async def reindex_owner(
+    connections: Connections,
+    owner_id: UUID | None,
+    *,
+    progress: Progress = lambda _done, _total: None,
+) -> IndexReport:
+    """Make the rows of all files of one owner anew; none: the library's own files.
+
+    Raises:
+        StoreUnavailableError: a store did not answer; running it again does no harm.
+    """
+    await connections.documents()
+    ids = await AudioFileRepository().list_ids(owner_id)
+    query = select(SearchDocument.file_id).where(
+        SearchDocument.owner_id.is_not_distinct_from(owner_id)
+    )
+    async with connections.postgres.session() as session:
+        ids += await session.scalars(query)
+    return await index_files(connections, ids, again=True, progress=progress)
+
+
+async def _index_chunk(
+    connections: Connections, ids: Sequence[UUID], *, again: bool
+) -> IndexReport:
     report = IndexReport(seen=len(ids))
     pending = list(ids)
     library = await AudioFileRepository().find_versions(pending)
     for _ in range(_MOST_LOOKS):
-        report += await _bring_up_to_date(connections, pending, library)
+        report += await _bring_up_to_date(connections, pending, library, again=again)
         present = await AudioFileRepository().find_versions(pending)
         pending = [file_id for file_id in pending if (file_id in library) != (file_id in present)]
         if not pending:
@@ -95,10 +145,14 @@ async def _index_chunk(connections: Connections, ids: Sequence[UUID]) -> IndexRe
 
 
 async def _bring_up_to_date(
-    connections: Connections, ids: Sequence[UUID], library: dict[UUID, FileVersion]
+    connections: Connections,
+    ids: Sequence[UUID],
+    library: dict[UUID, FileVersion],
+    *,
+    again: bool,
 ) -> IndexReport:
     async with connections.postgres.session() as session:
-        stale = await _stale(session, library)
+        stale = list(library) if again else await _stale(session, library)
         usage = await read_usage(session, stale)
     files = await load_files(
         stale, usage, configuration=connections.settings.search.text_configuration

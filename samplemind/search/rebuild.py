@@ -57,8 +57,7 @@ _CHUNK = 1000
 _FEW_CHANGES = 500
 _MOST_ROUNDS = 20
 # Short waits come first: while the switch waits for a query to end, new queries wait behind it.
-# A wait of more than deadlock_timeout (1 s) makes an autovacuum of the table give way.
-_LOCK_WAITS_MS = (300, 300, 600, 600, 600, 2500)
+_LOCK_WAITS_MS = (200, 200, 500, 500, 500, 2500)
 _SWITCH_PATIENCE_S = 900.0
 
 # "rebuild" in ASCII: any number does that nobody else locks in this database.
@@ -209,7 +208,7 @@ class _Rebuild:
         for attempt in itertools.count():
             wait_ms = _LOCK_WAITS_MS[min(attempt, len(_LOCK_WAITS_MS) - 1)]
             try:
-                await self._switch(wait_ms)
+                await self._switch(attempt, wait_ms)
             except StoreUnavailableError:
                 raise
             except TransientError:
@@ -222,13 +221,13 @@ class _Rebuild:
             else:
                 return
 
-    async def _switch(self, wait_ms: int) -> None:
+    async def _switch(self, attempt: int, wait_ms: int) -> None:
         async with self._step(RebuildPhase.SWITCH) as session:
             await stop_writers(session)
             await self._copy_changes(session)
             indexes = await list_indexes(session, self._settings)
             self._progress(RebuildPhase.SWITCH, self._files)
-            await lock_tables(session, wait_ms=wait_ms)
+            await lock_tables(session, first=attempt, wait_ms=wait_ms)
             await switch_tables(session, indexes)
             await session.execute(_FINISH, {"id": self.id})
 
