@@ -19,7 +19,7 @@ from samplemind.embedded.services import list_services
 from samplemind.errors import ServerStartError
 from samplemind.jobs.client import Jobs
 from samplemind.search.filters import Filters, Range
-from samplemind.search.full_text import search_audio_files
+from samplemind.search.full_text import FullTextSearch
 from samplemind.search.indexer import drain
 from samplemind.search.sound import find_by_path, stored_sound
 from samplemind.search.vector import VectorSearch
@@ -93,17 +93,19 @@ async def _ingest(connections: Connections, folder: Path) -> None:
 
 async def _search(connections: Connections, kick: Path) -> None:
     async with connections.postgres.session() as session:
+        everything = Filters(everything=True)
+        by_words = FullTextSearch(connections.settings.search).search_audio_files
         console.print("By words: samplemind search snare or clap", style="bold")
-        print_results(await search_audio_files(session, "snare or clap", limit=_SHOWN))
+        found = await by_words(session, "snare or clap", filters=everything, limit=_SHOWN)
+        print_results(found)
         console.print("\nFiltered: samplemind search loop --bpm 115..125 --kind loop", style="bold")
         narrow = Filters(everything=True, tempo_bpm=Range(115, 125), kind="loop")
-        print_results(await search_audio_files(session, "loop", filters=narrow, limit=_SHOWN))
+        print_results(await by_words(session, "loop", filters=narrow, limit=_SHOWN))
         console.print(f"\nBy sound: samplemind similar {kick.name}", style="bold")
         file_id = await find_by_path(session, str(kick))
         if file_id is None:
             message = f"{kick} is not in the index, which should hold the whole pack"
             raise ServerStartError(message)
-        everything = Filters(everything=True)
         sound = await stored_sound(session, file_id, filters=everything)
         search = VectorSearch(connections.settings.search)
         print_results(

@@ -28,6 +28,8 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "ingest": ("samplemind.cli.ingest", "ingest", "Submit files as a batch."),
     "batch": ("samplemind.cli.batch", "batch", "Batches and their failed files."),
     "search": ("samplemind.cli.search", "search", "Find files by words."),
+    "fuzzy": ("samplemind.cli.search", "fuzzy", "Find files by words that may be misspelt."),
+    "suggest": ("samplemind.cli.search", "suggest", "Complete what is being typed."),
     "similar": ("samplemind.cli.similar", "similar", "Find files that sound like some."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }

@@ -12,7 +12,7 @@ newer row, and a file that was deleted and made again, whose revisions start ane
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, LargeBinary, SmallInteger, Text, func
+from sqlalchemy import Index, LargeBinary, SmallInteger, Text, func, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import REAL, BigInteger, DateTime
@@ -62,6 +62,8 @@ class SearchDocument(Base):
         Index("ix_search_documents_key", "key", "kind"),
         # `--tag`: files that have every tag asked for.
         Index("ix_search_documents_tags", "tags", postgresql_using="gin"),
+        # `suggest`: names by their first letters, in the order of code points.
+        Index("ix_search_documents_name", text('lower("left"(wording, 60)) COLLATE "C"')),
         # `similar` by path: a file that is in the index already is not analysed again.
         Index("ix_search_documents_path", "path", postgresql_using="hash"),
     )

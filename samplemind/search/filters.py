@@ -107,13 +107,13 @@ class Filters:
     @property
     def owner_only(self) -> bool:
         """Whether nothing but owner and viewer narrows: narrow tables can answer alone."""
-        return not self._properties()
+        return not self.properties()
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return all SQL conditions on `SearchDocument`, with bound parameters."""
         return [
             *self.visible(SearchDocument.owner_id, SearchDocument.file_id),
-            *self._properties(),
+            *self.properties(),
         ]
 
     def visible(self, owner_id: Any, file_id: Any) -> list[ColumnElement[bool]]:
@@ -130,7 +130,8 @@ class Filters:
         reasons = [owner_id.is_(None), *([own] if own is not None else []), public]
         return [or_(*reasons)]
 
-    def _properties(self) -> list[ColumnElement[bool]]:
+    def properties(self) -> list[ColumnElement[bool]]:
+        """Return the conditions on `SearchDocument` that tell what a file is, not whose."""
         return [
             *_tempo(self.tempo_bpm, half_or_double=self.half_or_double),
             *_within(SearchDocument.duration_s, self.duration_s),

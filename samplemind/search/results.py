@@ -7,7 +7,10 @@ import html
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+from sqlalchemy import Row
 
 from samplemind.errors import InvalidInputError
 from samplemind.models.search_document import SearchDocument
@@ -59,8 +62,24 @@ class Results:
     did_you_mean: str | None = None
 
 
+HIT_COLUMNS = (
+    SearchDocument.file_id,
+    SearchDocument.path,
+    SearchDocument.title,
+    SearchDocument.pack,
+    SearchDocument.artist,
+    SearchDocument.description,
+    SearchDocument.tags,
+    SearchDocument.kind,
+    SearchDocument.tempo_bpm,
+    SearchDocument.key,
+    SearchDocument.duration_s,
+)
+"""What `to_hit` and highlights read of a row."""
+
+
 def to_hit(
-    document: SearchDocument,
+    document: SearchDocument | Row[Any],
     *,
     score: float,
     highlight: str = "",

@@ -3,7 +3,7 @@
 A GIN index has no order, so ranking all of a common word's hundred thousand matches takes a quarter
 of a second. Few matches are gathered and ranked, every one. Many are met by walking the files in
 descending quality, and the first of them are ranked: quality is part of the score, so the best are
-among them nearly always. In an OR the best match several words at once and are rare among those
+nearly always among them. In an OR the best match several words at once and are rare among those
 that match one, so these are looked for by themselves.
 
 Invariant: a plan decides how much work is done and which of many near-equals are ranked first,
@@ -15,16 +15,25 @@ from dataclasses import dataclass
 
 from samplemind.search.tsquery import Node, all_of, alternatives, estimate, render, two_of
 
-# Matches that are ranked together where not all are: the measured overlap of the first twenty with
-# an exact ranking is in docs/adr/0001-search.md.
-BAND = 1000
-# Files that are walked for them at most; a word in fewer than this share is gathered instead.
-WALK = 60_000
+
+@dataclass(frozen=True, slots=True)
+class TextBounds:
+    """How much work a query may be.
+
+    Attributes:
+        rank_up_to: matches up to which all are gathered and ranked.
+        band: matches that are ranked together where not all are.
+        walk: files that are walked for these at most; a word of fewer files is gathered instead.
+    """
+
+    rank_up_to: int = 12_000
+    band: int = 1000
+    walk: int = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Some of the matches: a tsquery, and whether they are walked to or gathered."""
+    """Some of the matches: a tsquery's text form, and whether they are walked to or gathered."""
 
     query: str
     walked: bool
@@ -35,24 +44,32 @@ class TextPlan:
     """What is ranked.
 
     Attributes:
-        query: the tsquery's text form.
         main: where the matches come from.
-        extras: where the best of an OR come from, besides.
+        extras: where the best matches of an OR come from, besides.
         matches: about how many files match.
     """
 
-    query: str
     main: Source
     extras: tuple[Source, ...]
     matches: float
 
+    @property
+    def kind(self) -> str:
+        """The plan in a word, for `--explain`."""
+        return "walked" if self.main.walked else "gathered"
+
     def gathered(self) -> "TextPlan":
         """Return the plan that looks at every match: right at any estimate, slow for many."""
-        return TextPlan(self.query, Source(self.query, walked=False), (), self.matches)
+        return TextPlan(Source(self.main.query, walked=False), (), self.matches)
+
+    def continued(self, *, walked: bool, extras: int) -> "TextPlan":
+        """Return the plan of a later page, whose cursor tells what was ranked before it."""
+        known = tuple(Source(source.query, walked=False) for source in self.extras[:extras])
+        return TextPlan(Source(self.main.query, walked=walked), known, self.matches)
 
 
 def plan_text(
-    node: Node, documents: Mapping[str, int], files: int, share: float, rank_up_to: int
+    node: Node, documents: Mapping[str, int], files: int, share: float, bounds: TextBounds
 ) -> TextPlan:
     """Return the plan for a query.
 
@@ -61,19 +78,21 @@ def plan_text(
         documents: lexeme → how many files have it.
         files: how many files are indexed.
         share: how much of the library passes the filters, from 0 to 1.
-        rank_up_to: matches up to which all are ranked.
+        bounds: how much work it may be.
     """
 
     def source(part: Node) -> Source:
         matches = share * estimate(part, documents, files)
-        reached = matches * WALK >= BAND * files
-        return Source(render(part), walked=matches > rank_up_to and reached)
+        reached = matches * bounds.walk >= bounds.band * files
+        return Source(render(part), walked=matches > bounds.rank_up_to and reached)
 
     main = source(node)
-    extras: tuple[Source, ...] = ()
     sides = alternatives(node)
-    if main.walked and sides:
-        extras = (source(two_of(sides)),)
-        if len(sides) > 2:
-            extras = (source(all_of(sides)), *extras)
-    return TextPlan(main.query, main, extras, share * estimate(node, documents, files))
+    extras = tuple(source(part) for part in _best_of(sides)) if sides else ()
+    return TextPlan(main, extras, share * estimate(node, documents, files))
+
+
+def _best_of(sides: tuple[Node, ...]) -> tuple[Node, ...]:
+    if len(sides) == 2:
+        return (all_of(sides),)
+    return (all_of(sides), two_of(sides))
