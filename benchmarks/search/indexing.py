@@ -3,43 +3,37 @@
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from benchmarks.row import Row, row
+from benchmarks.search.bench import Ask, Bench
 from benchmarks.search.measure import time_each
-from benchmarks.search.sounds import CHUNK
+from benchmarks.search.questions import Questions
+from benchmarks.search.sounds import CHUNK, EMBEDDING_VERSION, Vectors
 from benchmarks.search.writer import BATCH, index, new_files
 from samplemind.connections.postgres import ConnectionPool
+from samplemind.search.filters import Filters
+from samplemind.search.full_text import FullTextSearch
 from samplemind.search.journal import join_writers
 from samplemind.search.merge import remove_files
+from samplemind.search.sound import Sound
+from samplemind.search.vector import VectorSearch
 
 _GOAL_NEW, _GOAL_UNCHANGED = 8_000, 20_000
 _GOAL_SLOWER = 2.0
 
-Ask = Callable[[Any], Awaitable[Any]]
+_EVERYTHING = Filters(everything=True)
 
 
-async def indexing_rows(
-    pool: ConnectionPool,
-    home: Path,
-    size: str,
-    queries: dict[str, tuple[Ask, Sequence[Any]]],
-    *,
-    quick: bool,
-) -> list[Row]:
-    """Index new files into the loaded library twice, then again under searches; then remove them.
-
-    Args:
-        pool: of the loaded index.
-        home: of its stack, where a second process finds it too.
-        size: of the library, as it stands in the rows' names.
-        queries: by class, how it is asked and what.
-        quick: fewer files.
-    """
+async def indexing_rows(bench: Bench, questions: Questions, *, quick: bool) -> list[Row]:
+    """Index new files twice, then others while searches go on, and remove them all at the end."""
+    pool, size = bench.pool, bench.size
     started = time.perf_counter()
     files = new_files(CHUNK if quick else 4 * CHUNK)
     made = len(files) / (time.perf_counter() - started)
@@ -55,7 +49,7 @@ async def indexing_rows(
             _rate_row(f"new files indexed, {size}", rates["new"], _GOAL_NEW),
             _rate_row(f"unchanged files indexed, {size}", rates["unchanged"], _GOAL_UNCHANGED),
         ]
-        return rows + await _searches_meanwhile(home, len(files), size, queries)
+        return rows + await _searches_meanwhile(bench, len(files), questions)
     finally:
         await _remove(pool, [file.row.file_id for file in files])
 
@@ -71,22 +65,31 @@ async def _remove(pool: ConnectionPool, ids: Sequence[UUID]) -> None:
             await remove_files(session, ids[start : start + BATCH])
 
 
-async def _searches_meanwhile(
-    home: Path,
-    files: int,
-    size: str,
-    queries: dict[str, tuple[Ask, Sequence[Any]]],
-) -> list[Row]:
+async def _searches_meanwhile(bench: Bench, files: int, questions: Questions) -> list[Row]:
+    words, sounds = FullTextSearch(bench.settings), VectorSearch(bench.settings)
+
+    async def ask_words(session: AsyncSession, query: str) -> Any:
+        return await words.search_audio_files(session, query, filters=_EVERYTHING)
+
+    async def ask_sound(session: AsyncSession, vector: Vectors) -> Any:
+        sound = Sound(vector, EMBEDDING_VERSION)
+        return await sounds.similarity_search(session, sound, filters=_EVERYTHING)
+
+    asked: tuple[tuple[str, Ask, Sequence[Any]], ...] = (
+        ("text, several words", ask_words, questions.text["several words"]),
+        ("similar", ask_sound, list(bench.library.query_vectors(bench.questions))),
+    )
     rows = []
-    for name, (ask, questions) in queries.items():
-        alone = (await time_each(ask, questions)).p95
-        with _writing(home, files):
-            during = (await time_each(ask, questions)).p95
+    for name, in_session, each in asked:
+        ask = bench.asking(in_session)
+        alone = (await time_each(ask, each)).p95
+        with _writing(bench.home, files):
+            during = (await time_each(ask, each)).p95
         slower = during / alone
         rows += [
-            row(f"{name} while indexing, {size}, p95", during, "ms"),
+            row(f"{name} while indexing, {bench.size}, p95", during, "ms"),
             row(
-                f"{name} while indexing, times as long, {size}",
+                f"{name} while indexing, times as long, {bench.size}",
                 slower,
                 "×",
                 goal=f"≤ {_GOAL_SLOWER:g}",
