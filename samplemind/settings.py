@@ -201,7 +201,7 @@ class SearchSettings(_Group):
         0.95, gt=0, lt=1, description="share of the true nearest that an approximate search finds"
     )
     exact_up_to: int = Field(
-        20_000, ge=0, description="vectors up to which a filtered set is compared one by one"
+        40_000, ge=0, description="vectors up to which a filtered set is compared one by one"
     )
     fresh_limit: int = Field(
         20_000, ge=1, description="vectors that may wait to be folded before a fold is urgent"

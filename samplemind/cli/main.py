@@ -31,6 +31,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "fuzzy": ("samplemind.cli.search", "fuzzy", "Find files by words that may be misspelt."),
     "suggest": ("samplemind.cli.search", "suggest", "Complete what is being typed."),
     "similar": ("samplemind.cli.similar", "similar", "Find files that sound like some."),
+    "hybrid": ("samplemind.cli.similar", "hybrid", "Find files by words and by sound."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

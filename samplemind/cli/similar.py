@@ -20,6 +20,8 @@ from samplemind.documents.text import store_path
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.search.aspects import ASPECTS
 from samplemind.search.filters import Filters
+from samplemind.search.fusion import Fusion
+from samplemind.search.hybrid import HybridSearch
 from samplemind.search.nearest import Metric
 from samplemind.search.results import Results
 from samplemind.search.sound import Sound, combine, find_by_path, stored_sound
@@ -79,6 +81,56 @@ def similar(
                 explain=explain,
             )
         return _only_duplicates(found) if duplicates else found
+
+    _show(with_connections(work), as_json)
+
+
+@click.command()
+@click.argument("text", nargs=-1, required=True)
+@click.option("--like", required=True, metavar="FILE_OR_ID", help="What results should sound like.")
+@click.option(
+    "--fusion",
+    type=click.Choice(list(Fusion)),
+    default=Fusion.RECIPROCAL_RANK,
+    show_default=True,
+    help="By places (rrf), or by scores and the two weights (weighted).",
+)
+@click.option("--text-weight", type=click.FloatRange(min=0), default=0.5, show_default=True)
+@click.option("--sound-weight", type=click.FloatRange(min=0), default=0.5, show_default=True)
+@click.option("--explain", is_flag=True, help="Show what each score is made of.")
+@filter_options
+@json_option
+def hybrid(
+    text: tuple[str, ...],
+    like: str,
+    fusion: str,
+    text_weight: float,
+    sound_weight: float,
+    explain: bool,
+    as_json: bool,
+    limit: int,
+    **narrow: Any,
+) -> None:
+    """Find files by words and by sound at once.
+
+    Example: samplemind hybrid dark kick --like kick.wav --fusion weighted --text-weight 0.7
+    """
+
+    async def work(connections: Connections) -> Results:
+        filters = await filters_of(connections, **narrow)
+        async with connections.postgres.session() as session:
+            sound = await _sound(session, like, connections.settings.audio, filters)
+            return await HybridSearch(connections.settings.search).hybrid_search(
+                session,
+                " ".join(text),
+                sound,
+                fusion=Fusion(fusion),
+                text_weight=text_weight,
+                sound_weight=sound_weight,
+                filters=filters,
+                limit=limit,
+                explain=explain,
+            )
 
     _show(with_connections(work), as_json)
 

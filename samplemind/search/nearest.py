@@ -17,16 +17,13 @@ from uuid import UUID
 from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
-    CTE,
     ColumnElement,
     Float,
-    Integer,
     Select,
     bindparam,
     func,
     literal,
     literal_column,
-    null,
     select,
     true,
     union_all,
@@ -42,6 +39,8 @@ from samplemind.search.sound import Vector
 # A filter that leaves less than one in a few thousand is not for a walk; it is compared.
 MOST_WALKED = 40_000
 IVFFLAT_PROBES = 20
+# Of 1,000,000: recall@10 within an owner of 2 % is .96 with 1 and .98 with 2.
+_REACH = 2
 
 _VECTOR = HALFVEC(EMBEDDING_DIMENSIONS)
 _HALVES: Any = ARRAY(_VECTOR)
@@ -79,62 +78,74 @@ class Scope:
         return not self.filters.conditions()
 
 
-def compare(
-    scope: Scope,
-    vector: ColumnElement[Any],
-    *,
-    metric: Metric,
-    take: int,
-    at_most: int | None = None,
-) -> Select[Any]:
-    """Return a query for (file_id, distance, compared) that compares all vectors of a scope.
+def count(scope: Scope, *, at_most: int) -> Select[Any]:
+    """Return a query for how many vectors `compare` would look at; it stops one past `at_most`."""
+    passing = (
+        union_all(*_reached(scope, lambda table: select(table.file_id))).limit(at_most + 1)
+        if scope.filters.owner_only
+        else _allowed(scope).limit(at_most + 1)
+    )
+    counted: Select[Any] = select(func.count()).select_from(passing.subquery())
+    return counted
+
+
+def compare(scope: Scope, vector: ColumnElement[Any], *, metric: Metric, take: int) -> Select[Any]:
+    """Return a query for (file_id, distance) that compares all vectors of a scope, nearest first.
 
     Args:
         scope: which vectors count.
         vector: what they are compared with: a parameter, or a column of the statement around.
         metric: in which distances are told.
-        take: how many are returned at most, nearest first.
-        at_most: how many are compared at most, and one more; `compared` is then greater than it,
-            and the answer is not to be used.
+        take: how many are returned at most.
     """
     distance = _Distance(vector, metric)
-    allowed = None
-    if not scope.filters.owner_only:
-        passing = select(SearchDocument.file_id).where(*scope.filters.conditions())
-        if at_most is not None:
-            passing = passing.limit(at_most + 1)
-        allowed = passing.cte("allowed").prefix_with("MATERIALIZED", dialect="postgresql")
-    every = union_all(*_branches(scope, distance, allowed))
-    compared = (every if at_most is None else every.limit(at_most + 1)).subquery("compared")
-    # The count stands between the order and the index, which therefore cannot be walked.
+
+    def measured(table: _Table) -> Select[Any]:
+        columns: list[Any] = [table.file_id, distance.told(table).label("distance")]
+        return select(*columns)
+
+    if scope.filters.owner_only:
+        branches = _reached(scope, measured)
+    else:
+        # Once for both tables, and before any vector is visited.
+        allowed = _allowed(scope).cte("allowed").prefix_with("MATERIALIZED", dialect="postgresql")
+        branches = [
+            measured(table)
+            .join(allowed, allowed.c.file_id == table.file_id)
+            .where(*_in_scope(table, scope))
+            for table in (SearchVector, FreshSearchVector)
+        ]
+    compared = union_all(*branches).subquery("compared")
+    # A sum is not what the index orders by, which therefore cannot be walked.
     return (
-        select(compared.c.file_id, compared.c.distance, func.count().over().label("compared"))
-        .order_by(compared.c.distance, compared.c.file_id)
+        select(compared.c.file_id, compared.c.distance)
+        .order_by(compared.c.distance + literal(0.0), compared.c.file_id)
         .limit(take)
     )
 
 
 def walk(scope: Scope, vector: ColumnElement[Any], *, metric: Metric, take: int) -> Select[Any]:
-    """Return a query for (file_id, distance, compared) along the index, nearest first.
+    """Return a query for (file_id, distance) along the index, nearest first.
 
-    `compared` is null: nobody knows how many pass the filters. Fresh vectors are all compared. The
-    transaction must have the settings of `walk_settings`.
+    Fresh vectors are all compared. The transaction must have the settings of `walk_settings`.
     """
     distance = _Distance(vector, metric)
+    # The walk ends with its last result: without more than are wanted, a filter costs recall.
+    reach = take if scope.whole else _REACH * take
     branches = []
     for table in (SearchVector, FreshSearchVector):
         near = (
             select(table.file_id, distance.told(table).label("distance"))
             .where(*_in_scope(table, scope), *_passing(table, scope.filters))
             .order_by(distance.walked(table))
-            .limit(take)
+            .limit(reach)
             .subquery()
         )
         branches.append(select(near))
     found = union_all(*branches).subquery("found")
     # The sum keeps the planner from trusting the walk's order, which is nearly right only.
     return (
-        select(found.c.file_id, found.c.distance, null().cast(Integer).label("compared"))
+        select(found.c.file_id, found.c.distance)
         .order_by(found.c.distance + literal(0.0), found.c.file_id)
         .limit(take)
     )
@@ -166,7 +177,7 @@ def as_parameter(vector: Vector) -> ColumnElement[Any]:
 def for_each(
     vectors: Sequence[Vector], query: Callable[[ColumnElement[Any]], Select[Any]]
 ) -> Select[Any]:
-    """Return a query for (place, file_id, distance, compared): `query` for each vector.
+    """Return a query for (place, file_id, distance): `query` for each vector.
 
     `place` counts from 1 in the order of the vectors; those without a neighbour have no row.
     """
@@ -180,9 +191,7 @@ def for_each(
     # By name: a column of `wanted` would put that table into each query inside as well.
     one = query(literal_column("wanted.vector", _VECTOR)).lateral("one")
     return (
-        select(wanted.c.place, one.c.file_id, one.c.distance, one.c.compared)
-        .select_from(wanted)
-        .join(one, true())
+        select(wanted.c.place, one.c.file_id, one.c.distance).select_from(wanted).join(one, true())
     )
 
 
@@ -200,21 +209,23 @@ class _Distance:
         return table.embedding.op(_OPERATORS[Metric.COSINE], return_type=Float())(self.vector)
 
 
-def _branches(scope: Scope, distance: _Distance, allowed: CTE | None) -> list[Select[Any]]:
-    branches: list[Select[Any]] = []
-    for table in (SearchVector, FreshSearchVector):
-        every = select(table.file_id, distance.told(table).label("distance")).where(
-            *_in_scope(table, scope)
-        )
-        if allowed is not None:
-            branches.append(every.join(allowed, allowed.c.file_id == table.file_id))
-        else:
-            # Apart, so that each reason for being seen has an index of its own.
-            branches += [every.where(*reason) for reason in _reasons(table, scope.filters)]
-    return branches
+def _reached(scope: Scope, query: Callable[[_Table], Select[Any]]) -> list[Select[Any]]:
+    # Apart, so that each reason for being seen has an index of its own.
+    return [
+        query(table).where(*_in_scope(table, scope), *reason)
+        for table in (SearchVector, FreshSearchVector)
+        for reason in _reasons(table, scope.filters)
+    ]
 
 
-def _in_scope(table: _Table, scope: Scope) -> list[ColumnElement[bool]]:
+def _allowed(scope: Scope) -> Select[Any]:
+    allowed: Select[Any] = select(SearchDocument.file_id).where(
+        *_in_scope(SearchDocument, scope), *scope.filters.conditions()
+    )
+    return allowed
+
+
+def _in_scope(table: _Table | type[SearchDocument], scope: Scope) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [table.embedding_version == scope.embedding_version]
     if scope.excluded:
         conditions.append(table.file_id.not_in(scope.excluded))

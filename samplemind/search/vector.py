@@ -1,7 +1,7 @@
 """Search by sound: the nearest embeddings, exactly where few are compared, else by the index.
 
 A filtered set that is small is compared one by one; a larger one is walked to in the index until
-enough pass. Which of the two is known, not guessed: comparing stops one past its bound.
+enough pass. Which of the two is known, not guessed: counting stops one past its bound.
 
 Invariant: an answer is short only where the library has no more that pass. A vector that was
 written a moment ago is found like any other.
@@ -10,7 +10,7 @@ written a moment ago is found like any other.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -28,13 +28,21 @@ from samplemind.search.nearest import (
     Scope,
     as_parameter,
     compare,
+    count,
     for_each,
     walk,
     walk_settings,
 )
 from samplemind.search.query_limits import limit_queries
 from samplemind.search.recall import chosen_ef_search
-from samplemind.search.results import Hit, Results, check_page, milliseconds_since, to_hit
+from samplemind.search.results import (
+    HIT_COLUMNS,
+    Hit,
+    Results,
+    check_page,
+    milliseconds_since,
+    to_hit,
+)
 from samplemind.search.sound import Sound, Vector, stored_blocks, stored_sound
 from samplemind.settings import SearchSettings
 
@@ -45,25 +53,13 @@ DUPLICATE_SIMILARITY = 0.98
 # What aspect weights put in order anew: so many of the nearest by embedding, at least.
 _ASPECT_CANDIDATES = 500
 # Visiting a document and a vector by their ids costs about as much as comparing so many more.
-_COST_OF_A_VISIT = 4
+_COST_OF_A_VISIT = 8
 _BATCH_MS = 20  # that a batch may take longer for each of its vectors
 _TUNING_S = 30.0
 _HALF_PRECISION = 1e-3
 _MOST_EF_SEARCH = 1000  # pgvector's own bound
 
-Query = Callable[[ColumnElement[Any]], Select[Any]]
-
 _VECTORS = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'search_vectors'::regclass")
-_SHOWN = (
-    SearchDocument.path,
-    SearchDocument.title,
-    SearchDocument.pack,
-    SearchDocument.tags,
-    SearchDocument.kind,
-    SearchDocument.tempo_bpm,
-    SearchDocument.key,
-    SearchDocument.duration_s,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +68,14 @@ class Neighbour:
 
     file_id: UUID
     similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows, and out of how many they were chosen; none where the index was walked."""
+
+    rows: Sequence[Row[Any]]
+    compared: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +132,9 @@ class VectorSearch:
             hits = await self._by_aspects(session, scope, sound, check_weights(aspects), limit)
             compared = None
         else:
-            rows = await self._nearest(session, scope, [sound.vector], metric, limit)
-            hits = [_to_hit(row, metric, explain=explain) for row in rows]
-            compared = rows[0].compared if rows else None
+            found = await self._nearest(session, scope, [sound.vector], metric, limit)
+            hits = [_to_hit(row, metric, explain=explain) for row in found.rows]
+            compared = found.compared
         if not hits:
             await _check_version(session, sound.embedding_version)
         return _results(started, hits, compared, limit)
@@ -158,23 +162,21 @@ class VectorSearch:
         started = time.perf_counter()
         version = sounds[0].embedding_version
         own = max(len(sound.made_from) for sound in sounds)
-        rows = await self._nearest(
+        near = await self._nearest(
             session,
             Scope(version, filters or Filters()),
             [sound.vector for sound in sounds],
             metric,
             limit + own,
         )
-        if not rows:
+        if not near.rows:
             await _check_version(session, version)
         found: list[list[Hit]] = [[] for _ in sounds]
-        compared: int | None = None
-        for row in rows:
+        for row in near.rows:
             hits, sound = found[row.place - 1], sounds[row.place - 1]
             if row.file_id not in sound.made_from and len(hits) < limit:
                 hits.append(_to_hit(row, metric, explain=False))
-            compared = row.compared
-        return [_results(started, hits, compared, limit) for hits in found]
+        return [_results(started, hits, near.compared, limit) for hits in found]
 
     async def near_duplicates(
         self,
@@ -206,12 +208,12 @@ class VectorSearch:
     ) -> list[Neighbour]:
         """Return the nearest by cosine, without their documents, for further ranking."""
         scope = Scope(sound.embedding_version, filters, sound.made_from)
-        rows = await self._nearest(
+        found = await self._nearest(
             session, scope, [sound.vector], Metric.COSINE, limit, documents=False
         )
-        if not rows:
+        if not found.rows:
             await _check_version(session, sound.embedding_version)
-        return [Neighbour(row.file_id, _score(row.distance, Metric.COSINE)) for row in rows]
+        return [Neighbour(row.file_id, _score(row.distance, Metric.COSINE)) for row in found.rows]
 
     async def _by_aspects(
         self,
@@ -225,9 +227,9 @@ class VectorSearch:
             message = "aspect weights need the sound's blocks, and this one has none"
             raise InvalidInputError(message)
         take = min(max(_ASPECT_CANDIDATES, 4 * limit), _MOST_EF_SEARCH)
-        rows = await self._nearest(session, scope, [sound.vector], Metric.COSINE, take)
-        blocks = await stored_blocks(session, [row.file_id for row in rows])
-        rows = [row for row in rows if row.file_id in blocks]
+        found = await self._nearest(session, scope, [sound.vector], Metric.COSINE, take)
+        blocks = await stored_blocks(session, [row.file_id for row in found.rows])
+        rows = [row for row in found.rows if row.file_id in blocks]
         if not rows:
             return []
         apart = aspect_distances(sound.blocks, np.stack([blocks[row.file_id] for row in rows]))
@@ -235,7 +237,7 @@ class VectorSearch:
         order = np.argsort(distances, kind="stable")[:limit]
         return [
             to_hit(
-                _document(rows[place]),
+                rows[place],
                 score=1 / (1 + float(distances[place])),
                 explanation={name: round(float(apart[name][place]), 4) for name in weights},
             )
@@ -251,32 +253,33 @@ class VectorSearch:
         take: int,
         *,
         documents: bool = True,
-    ) -> Sequence[Row[Any]]:
-        """Return rows (place, file_id, distance, compared, shown columns) by place and distance."""
+    ) -> _Found:
+        """Find the rows (place, file_id, distance, shown columns) by place and distance."""
         tuning = await self._tuned(session)
-        bound = self._bound(scope)
         question = _Question(scope, tuple(vectors), metric, take, documents)
         timeout_ms = self._settings.statement_timeout_ms + _BATCH_MS * (len(vectors) - 1)
 
-        async def run(query: Select[Any], extra: Mapping[str, str]) -> Sequence[Row[Any]]:
+        async def run(query: Select[Any], extra: Mapping[str, str], compared: int | None) -> _Found:
             await limit_queries(session, timeout_ms=timeout_ms, extra=extra)
-            rows: Sequence[Row[Any]] = (await session.execute(query)).all()
-            return rows
+            return _Found((await session.execute(query)).all(), compared)
 
+        bound = self._bound(scope)
         if not (scope.whole and tuning.vectors > bound):
-            first = await run(question.first_compared(bound), COMPARE_SETTINGS)
-            if not first or first[0].compared <= bound:
-                alone = len(vectors) == 1
-                return first if alone else await run(question.compared(), COMPARE_SETTINGS)
+            await limit_queries(session, timeout_ms=timeout_ms, extra=COMPARE_SETTINGS)
+            passing = int(await session.scalar(count(scope, at_most=bound)) or 0)
+            if passing <= bound:
+                return await run(question.compared(), COMPARE_SETTINGS, passing)
         ef_search = min(max(tuning.ef_search, take), _MOST_EF_SEARCH)
-        walked = await run(question.walked(), walk_settings(ef_search))
-        if len(walked) >= take * len(vectors):
+        walked = await run(question.walked(), walk_settings(ef_search), None)
+        if len(walked.rows) >= take * len(vectors):
             return walked
-        return await run(question.compared(), COMPARE_SETTINGS)
+        # The walk gave up: the filter leaves too few near the sound.
+        return await run(question.compared(), COMPARE_SETTINGS, None)
 
     def _bound(self, scope: Scope) -> int:
         bound = self._settings.exact_up_to
-        return bound if scope.filters.owner_only else bound // _COST_OF_A_VISIT
+        indexed = scope.filters.owner_only and not scope.whole
+        return bound if indexed else bound // _COST_OF_A_VISIT
 
     async def _tuned(self, session: AsyncSession) -> _Tuning:
         now = time.monotonic()
@@ -299,38 +302,30 @@ class _Question:
     take: int
     documents: bool
 
-    def first_compared(self, at_most: int) -> Select[Any]:
-        """The first vector's answer, if no more than `at_most` are to be compared for it."""
-        return self._shown(self._one(self._compare(at_most)))
-
     def compared(self) -> Select[Any]:
         """The exact answer."""
-        return self._shown(self._each(self._compare(None)))
+        return self._shown(
+            lambda vector: compare(self.scope, vector, metric=self.metric, take=self.take)
+        )
 
     def walked(self) -> Select[Any]:
         """The index's answer."""
         return self._shown(
-            self._each(lambda vector: walk(self.scope, vector, metric=self.metric, take=self.take))
+            lambda vector: walk(self.scope, vector, metric=self.metric, take=self.take)
         )
 
-    def _compare(self, at_most: int | None) -> Query:
-        return lambda vector: compare(
-            self.scope, vector, metric=self.metric, take=self.take, at_most=at_most
-        )
-
-    def _one(self, query: Query) -> Select[Any]:
-        near = query(as_parameter(self.vectors[0])).subquery()
-        return select(literal(1).label("place"), *near.c)
-
-    def _each(self, query: Query) -> Select[Any]:
-        return self._one(query) if len(self.vectors) == 1 else for_each(self.vectors, query)
-
-    def _shown(self, found: Select[Any]) -> Select[Any]:
+    def _shown(self, query: Callable[[ColumnElement[Any]], Select[Any]]) -> Select[Any]:
+        if len(self.vectors) == 1:
+            one = query(as_parameter(self.vectors[0])).subquery()
+            found = select(literal(1).label("place"), *one.c)
+        else:
+            found = for_each(self.vectors, query)
         near = found.subquery("near")
         shown = select(*near.c)
         if self.documents:
             same_file = SearchDocument.file_id == near.c.file_id
-            shown = shown.add_columns(*_SHOWN).join(SearchDocument, same_file)
+            columns = [column for column in HIT_COLUMNS if column.key != "file_id"]
+            shown = shown.add_columns(*columns).join(SearchDocument, same_file)
         return shown.order_by(near.c.place, near.c.distance, near.c.file_id)
 
 
@@ -342,12 +337,7 @@ def _score(distance: float, metric: Metric) -> float:
 
 def _to_hit(row: Row[Any], metric: Metric, *, explain: bool) -> Hit:
     explanation = {metric.value: round(row.distance, 6)} if explain else None
-    return to_hit(_document(row), score=_score(row.distance, metric), explanation=explanation)
-
-
-def _document(row: Row[Any]) -> SearchDocument:
-    # The row has the columns that a hit shows, under the same names; whole entities cost more.
-    return cast("SearchDocument", row)
+    return to_hit(row, score=_score(row.distance, metric), explanation=explanation)
 
 
 def _results(started: float, hits: Sequence[Hit], compared: int | None, limit: int) -> Results:

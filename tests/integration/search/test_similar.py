@@ -30,7 +30,7 @@ from tests.integration.search.sounds import (
 ALL = Filters(everything=True)
 MAIN, FRESH = 900, 100
 # Everything above this many is walked to: the small library stands for a large one.
-WALKING = VectorSearch(SearchSettings(exact_up_to=20))
+WALKING = VectorSearch(SearchSettings(exact_up_to=60))
 COMPARING = VectorSearch()
 
 
@@ -180,7 +180,7 @@ async def test_a_batch_gives_each_sound_its_own_answer_in_one_statement(
         await search.similarity_search(session, sounds[0], filters=ALL)
         before = connections.postgres.stats().queries
         batch = await search.batch_similarity_search(session, sounds, filters=ALL, limit=10)
-        # Settings, one probe of how many there are to compare, settings, the answer itself.
+        # Settings, how many there are to compare, settings, the answer itself.
         assert connections.postgres.stats().queries - before <= 4
         answers = [[hit.id for hit in results.results] for results in batch]
         exact = [library.nearest(sound.vector, 10) for sound in sounds[:-1]]
