@@ -86,8 +86,6 @@ async def change_vector(file: AudioFile, vector: NDArray[np.float32]) -> None:
 
 
 async def delete_file(file: AudioFile) -> None:
-    """Take the file and its analysis out of the library."""
-    analysis = await AnalysisResult.get(file.analysis_id)
-    assert analysis is not None
-    await analysis.delete()
+    """Take the file and its analyses out of the library."""
+    await AnalysisResult.find(AnalysisResult.audio_file_id == file.id).delete()
     await file.delete()

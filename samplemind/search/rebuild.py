@@ -55,13 +55,19 @@ _T = TypeVar("_T")
 _CHUNK = 1000
 # Fewer than this are copied while the writers wait.
 _FEW_CHANGES = 500
-_MOST_ROUNDS = 20
+_MOST_CHANGES = 20_000  # in one transaction, while writers go on
+_MOST_ROUNDS = 1000
 # Short waits come first: while the switch waits for a query to end, new queries wait behind it.
-_LOCK_WAITS_MS = (200, 200, 500, 500, 500, 2500)
+# The last is longer than deadlock_timeout, so that an autovacuum gives way, and shorter than the
+# time limit of the queries that wait.
+_LOCK_WAITS_MS = (200, 200, 500, 500, 500, 1200)
 _SWITCH_PATIENCE_S = 900.0
 
 # "rebuild" in ASCII: any number does that nobody else locks in this database.
 _LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x72656275696C64})")
+# The transaction that holds it does nothing else for as long as the rebuild takes.
+_MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
+_PATIENCE = text("SET LOCAL statement_timeout = 0")
 _RUNNING = "finished_at IS NULL AND failed_at IS NULL"
 _BEGIN = text("INSERT INTO search_rebuilds (id, phase) VALUES (:id, :phase)")
 _STEP = text(
@@ -73,7 +79,11 @@ _FAIL = text(
     "UPDATE search_rebuilds SET failed_at = statement_timestamp() "
     f"WHERE {_RUNNING} AND id = coalesce(:id, id) RETURNING id"
 )
-_TAKE_CHANGES = text("DELETE FROM search_changes RETURNING file_id")
+_TAKE_CHANGES = text("""
+DELETE FROM search_changes
+WHERE id IN (SELECT id FROM search_changes ORDER BY id LIMIT CAST(:limit AS bigint))
+RETURNING file_id
+""")
 _FORGET_CHANGES = text("DELETE FROM search_changes")
 
 _log = get_logger(__name__)
@@ -183,7 +193,7 @@ class _Rebuild:
 
     async def _build(self) -> None:
         async with self._step(RebuildPhase.SORT) as session:
-            await session.execute(text("SET LOCAL statement_timeout = 0"))
+            await session.execute(_PATIENCE)
             await sort_texts(session)
             indexes = await list_indexes(session, self._settings)
         self._progress(RebuildPhase.SORT, self._files)
@@ -192,13 +202,13 @@ class _Rebuild:
                 await build_index(session, index, self._settings)
             self._progress(RebuildPhase.INDEX, self._files)
         async with self._step(RebuildPhase.INDEX) as session:
-            await session.execute(text("SET LOCAL statement_timeout = 0"))
+            await session.execute(_PATIENCE)
             await analyze_next(session)
 
     async def _catch_up(self) -> None:
         for _ in range(_MOST_ROUNDS):
             async with self._step(RebuildPhase.CATCH_UP) as session:
-                changed = await self._copy_changes(session)
+                changed = await self._copy_changes(session, limit=_MOST_CHANGES)
             self._progress(RebuildPhase.CATCH_UP, self._files)
             if changed < _FEW_CHANGES:
                 return
@@ -224,15 +234,16 @@ class _Rebuild:
     async def _switch(self, attempt: int, wait_ms: int) -> None:
         async with self._step(RebuildPhase.SWITCH) as session:
             await stop_writers(session)
-            await self._copy_changes(session)
+            await self._copy_changes(session, limit=None)
             indexes = await list_indexes(session, self._settings)
             self._progress(RebuildPhase.SWITCH, self._files)
             await lock_tables(session, first=attempt, wait_ms=wait_ms)
             await switch_tables(session, indexes)
             await session.execute(_FINISH, {"id": self.id})
 
-    async def _copy_changes(self, session: AsyncSession) -> int:
-        changed = set(await session.scalars(_TAKE_CHANGES))
+    async def _copy_changes(self, session: AsyncSession, *, limit: int | None) -> int:
+        await session.execute(_PATIENCE)
+        changed = set(await session.scalars(_TAKE_CHANGES, {"limit": limit}))
         if changed:
             await copy_changed(session, changed)
         self._caught_up += len(changed)
@@ -253,6 +264,7 @@ class _Rebuild:
 async def _alone(connections: Connections) -> AsyncIterator[None]:
     """Hold the rebuilds' lock for the block, in a transaction that does nothing else."""
     async with connections.postgres.session() as session:
+        await session.execute(_MAY_BE_IDLE)
         if not await session.scalar(_LOCK):
             message = "another rebuild of the index is running: `samplemind index status` shows it"
             raise ConflictError(message)

@@ -1,6 +1,7 @@
 """Comparing MongoDB with the index and repairing what an event lost.
 
-Both sides are streamed in id order, so memory does not grow with the library. What differs is only
+Both sides are read in id order, so memory does not grow with the library, and the index page by
+page, so that no long transaction keeps a rebuild from switching. What differs is only
 marked dirty: the drain repairs it by the one path that writes the index. The exception is a row
 that is ahead of the library (MongoDB was restored from a backup, or a clock went back), which no
 drain may overwrite: it is taken out first.
@@ -23,6 +24,7 @@ from samplemind.search.merge import remove_files
 from samplemind.search.rows import INDEX_VERSION
 
 _CHUNK = 1000
+_PAGE = 5000
 
 
 class RowVersion(NamedTuple):
@@ -73,14 +75,13 @@ async def reconcile(connections: Connections, *, repair: bool = True) -> Drift:
     await connections.documents()
     drift = Drift()
     wrong = _Wrong()
-    async with connections.postgres.session() as session:
-        async for file_id, row in differing(_library(), _indexed(session), drift):
-            wrong.ids.append(file_id)
-            if row is not None:
-                wrong.ahead[file_id] = row.file
-            if repair and len(wrong.ids) >= _CHUNK:
-                await _repair(connections, wrong)
-                wrong = _Wrong()
+    async for file_id, row in differing(_library(), _indexed(connections), drift):
+        wrong.ids.append(file_id)
+        if row is not None:
+            wrong.ahead[file_id] = row.file
+        if repair and len(wrong.ids) >= _CHUNK:
+            await _repair(connections, wrong)
+            wrong = _Wrong()
     if repair:
         await _repair(connections, wrong)
     return drift
@@ -159,13 +160,23 @@ async def _library() -> AsyncIterator[tuple[UUID, RowVersion]]:
         yield file_id, RowVersion(version, INDEX_VERSION)
 
 
-async def _indexed(session: AsyncSession) -> AsyncIterator[tuple[UUID, RowVersion]]:
-    query = select(
-        SearchDocument.file_id,
-        SearchDocument.created_at,
-        SearchDocument.revision,
-        SearchDocument.index_version,
-    ).order_by(SearchDocument.file_id)
-    rows = await session.stream(query.execution_options(yield_per=_CHUNK))
-    async for file_id, created_at, revision, index_version in rows:
-        yield file_id, RowVersion(FileVersion(created_at, revision), index_version)
+async def _indexed(connections: Connections) -> AsyncIterator[tuple[UUID, RowVersion]]:
+    query = (
+        select(
+            SearchDocument.file_id,
+            SearchDocument.created_at,
+            SearchDocument.revision,
+            SearchDocument.index_version,
+        )
+        .order_by(SearchDocument.file_id)
+        .limit(_PAGE)
+    )
+    page = query
+    while True:
+        async with connections.postgres.session() as session:
+            rows = (await session.execute(page)).all()
+        for file_id, created_at, revision, index_version in rows:
+            yield file_id, RowVersion(FileVersion(created_at, revision), index_version)
+        if len(rows) < _PAGE:
+            return
+        page = query.where(SearchDocument.file_id > rows[-1].file_id)

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -44,6 +45,11 @@ SELECT table_name, column_name, data_type, is_nullable, column_default, attstora
 FROM information_schema.columns JOIN pg_attribute
   ON attrelid = table_name::regclass AND attname = column_name
 WHERE table_name = ANY(:tables) ORDER BY 1, ordinal_position
+""")
+_PLACES = text("""
+SELECT file_id, count(*) FROM (
+    SELECT file_id FROM search_vectors UNION ALL SELECT file_id FROM search_vectors_fresh) AS v
+GROUP BY 1
 """)
 _ROWS = text("""
 SELECT d.file_id, d.title, d.revision, t.words::text,
@@ -130,8 +136,6 @@ async def test_words_stand_in_descending_quality(connections: Connections) -> No
     "phase",
     [
         RebuildPhase.BEGIN,
-        RebuildPhase.LOAD,
-        RebuildPhase.SORT,
         RebuildPhase.INDEX,
         RebuildPhase.CATCH_UP,
         RebuildPhase.SWITCH,
@@ -167,13 +171,7 @@ async def test_what_changes_in_any_phase_is_in_the_next_generation(
     assert now[revived.id] == "revived"
     assert now[new.id] == "new"
     assert (await reconcile(connections, repair=False)).total == 0
-    places = await ask(
-        connections,
-        text(
-            "SELECT file_id, count(*) FROM (SELECT file_id FROM search_vectors "
-            "UNION ALL SELECT file_id FROM search_vectors_fresh) AS v GROUP BY 1"
-        ),
-    )
+    places = await ask(connections, _PLACES)
     assert dict(places) == dict.fromkeys(now, 1)  # type: ignore[arg-type]
     vector = {row[0]: str(row[4]) for row in await ask(connections, _ROWS)}[moved.id]
     assert float(vector[1:].split(",")[0]) == pytest.approx(unit_vector(70)[0], abs=1e-3)
@@ -274,6 +272,45 @@ async def test_searches_see_a_whole_index_while_generations_switch(
     ended.set()
     await asyncio.gather(*looking)
     assert seen > 10
+
+
+async def test_nothing_is_lost_when_writers_and_folds_run_beside_rebuilds(
+    connections: Connections,
+) -> None:
+    files = await some_files(connections, 30)
+    ended = asyncio.Event()
+    chance = random.Random(7)
+    written = 0
+
+    async def write() -> None:
+        nonlocal written
+        while not ended.is_set():
+            some = chance.sample(files, 4)
+            for file in some[:2]:
+                await file.set({"revision": file.revision + 1, "title": f"title {written}"})
+            await change_vector(some[2], unit_vector(written))
+            await delete_file(some[3])
+            place = files.index(some[3])
+            await index_files(connections, [file.id for file in some])
+            files[place] = await add_file(f"/r/{place}.wav", vector=unit_vector(place))
+            await index_files(connections, [files[place].id])
+            written += 1
+
+    async def fold() -> None:
+        while not ended.is_set():
+            await fold_vectors(connections)
+
+    beside = [asyncio.create_task(write()), asyncio.create_task(fold())]
+    for _ in range(3):
+        await rebuild_index(connections)
+    ended.set()
+    await asyncio.gather(*beside)
+
+    assert written > 3
+    assert (await reconcile(connections, repair=False)).total == 0
+    assert await titles(connections) == {file.id: file.title for file in files}
+    places = await ask(connections, _PLACES)
+    assert sorted(places) == sorted((file.id, 1) for file in files)
 
 
 async def test_a_long_query_delays_the_switch_and_is_not_hurt(connections: Connections) -> None:
