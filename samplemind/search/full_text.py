@@ -23,7 +23,7 @@ from samplemind.search.cursor import Cursor, Place, decode, encode
 from samplemind.search.facets import Facets, count_facets
 from samplemind.search.filters import Filters
 from samplemind.search.fuzzy import correct
-from samplemind.search.highlight import Names, highlight
+from samplemind.search.highlight import Highlighter, Names
 from samplemind.search.languages import TextConfiguration
 from samplemind.search.query_limits import limit_queries
 from samplemind.search.results import Results, check_page, milliseconds_since, to_hit
@@ -75,6 +75,7 @@ class FullTextSearch:
     ) -> None:
         self._settings = settings or SearchSettings()
         self._bounds = bounds or TextBounds(rank_up_to=self._settings.rank_up_to)
+        self._highlighter = Highlighter()
 
     async def search_audio_files(
         self,
@@ -121,13 +122,10 @@ class FullTextSearch:
         started = time.perf_counter()
         read = await self._read(session, words, configurations, filters)
         page = await self._page(session, read, filters, Page(limit, offset, start))
-        marks = (
-            await highlight(
-                session, [_names(row) for row in page.rows], page.lexemes, configurations
-            )
-            if highlights and page.rows
-            else [""] * len(page.rows)
-        )
+        marks = [""] * len(page.rows)
+        if highlights and page.rows:
+            names = [_names(row) for row in page.rows]
+            marks = await self._highlighter.highlight(session, names, page.lexemes, configurations)
         hits = tuple(
             to_hit(row, score=row.score, highlight=mark, explanation=_parts(row, explain))
             for row, mark in zip(page.rows, marks, strict=True)
@@ -275,21 +273,20 @@ class FullTextSearch:
         plan = _plan_for(read.plan, cursor)
         statement = page_statement(plan, filters, page, self._bounds)
         rows = (await session.execute(statement)).all()
-        if plan.main.walked and rows[0].main_count < self._bounds.band:
-            if read.files > self._bounds.walk:
-                # The estimate was wrong: too few of the best files match.
-                plan = (
-                    plan.gathered()
-                    if cursor.above is None
-                    else read.plan.continued(walked=False, extras=len(cursor.extras))
-                )
-                statement = page_statement(plan, filters, page, self._bounds)
-                rows = (await session.execute(statement)).all()
-            return _Band(rows, _ended(plan, cursor, rows[0], TO_THE_END))
-        if cursor.below is not None:
-            return _Band(rows, cursor)
-        below = Place(rows[0].main_quality, rows[0].main_id) if plan.main.walked else TO_THE_END
-        return _Band(rows, _ended(plan, cursor, rows[0], below))
+        if not plan.main.walked:
+            end = cursor.below or TO_THE_END
+            return _Band(rows, _ended(plan, cursor, rows[0], end))
+        if rows[0].main_count >= min(self._bounds.least, self._bounds.band):
+            end = Place(rows[0].main_quality, rows[0].main_id)
+            return _Band(rows, _ended(plan, cursor, rows[0], end))
+        # Too few of the best files match: all the others are looked at.
+        plan = (
+            plan.gathered()
+            if cursor.above is None
+            else read.plan.continued(walked=False, extras=len(cursor.extras))
+        )
+        rows = (await session.execute(page_statement(plan, filters, page, self._bounds))).all()
+        return _Band(rows, _ended(plan, cursor, rows[0], TO_THE_END))
 
 
 @dataclass(slots=True)
@@ -345,13 +342,16 @@ def _plan_for(plan: TextPlan, cursor: Cursor) -> TextPlan:
 
 
 def _ended(plan: TextPlan, cursor: Cursor, facts: Row[Any], below: Place) -> Cursor:
-    if cursor.above is not None:
+    if cursor.above is not None or cursor.below is not None:
         return replace(cursor, below=below)
-    ends = []
+    ends: list[Place | None] = []
     for number, source in enumerate(plan.extras):
+        if not source.walked:
+            ends.append(None)
+            continue
         quality = getattr(facts, f"extra_{number}_quality")
-        place = NOWHERE if quality is None else Place(quality, getattr(facts, f"extra_{number}_id"))
-        ends.append(place if source.walked else None)
+        known = quality is not None
+        ends.append(Place(quality, getattr(facts, f"extra_{number}_id")) if known else NOWHERE)
     return Cursor(below=below, extras=tuple(ends))
 
 

@@ -11,9 +11,18 @@ never which files match.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from samplemind.search.tsquery import Node, all_of, alternatives, estimate, render, two_of
+from samplemind.search.tsquery import (
+    Node,
+    Term,
+    all_of,
+    alternatives,
+    estimate,
+    render,
+    two_of,
+    wanted_part,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +32,14 @@ class TextBounds:
     Attributes:
         rank_up_to: matches up to which all are gathered and ranked.
         band: matches that are ranked together where not all are.
+        least: matches that are enough, where no more are met.
         walk: files that are walked for these at most; a word of fewer files is gathered instead.
     """
 
     rank_up_to: int = 12_000
     band: int = 1000
-    walk: int = 60_000
+    least: int = 200
+    walk: int = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +55,19 @@ class TextPlan:
     """What is ranked.
 
     Attributes:
+        ranked: the query that matches are ranked by: `ts_rank` counts words that must not be
+            there as missing, which would make all ranks of `kick -dark` zero.
         main: where the matches come from.
         extras: where the best matches of an OR come from, besides.
         matches: about how many files match.
+        single: whether that is one word.
     """
 
+    ranked: str
     main: Source
     extras: tuple[Source, ...]
     matches: float
+    single: bool
 
     @property
     def kind(self) -> str:
@@ -60,12 +76,12 @@ class TextPlan:
 
     def gathered(self) -> "TextPlan":
         """Return the plan that looks at every match: right at any estimate, slow for many."""
-        return TextPlan(Source(self.main.query, walked=False), (), self.matches)
+        return replace(self, main=Source(self.main.query, walked=False), extras=())
 
     def continued(self, *, walked: bool, extras: int) -> "TextPlan":
         """Return the plan of a later page, whose cursor tells what was ranked before it."""
         known = tuple(Source(source.query, walked=False) for source in self.extras[:extras])
-        return TextPlan(Source(self.main.query, walked=walked), known, self.matches)
+        return replace(self, main=Source(self.main.query, walked=walked), extras=known)
 
 
 def plan_text(
@@ -83,13 +99,15 @@ def plan_text(
 
     def source(part: Node) -> Source:
         matches = share * estimate(part, documents, files)
-        reached = matches * bounds.walk >= bounds.band * files
+        reached = matches * bounds.walk >= bounds.least * files
         return Source(render(part), walked=matches > bounds.rank_up_to and reached)
 
     main = source(node)
     sides = alternatives(node)
     extras = tuple(source(part) for part in _best_of(sides)) if sides else ()
-    return TextPlan(main, extras, share * estimate(node, documents, files))
+    matches = share * estimate(node, documents, files)
+    ranked = wanted_part(node) or node
+    return TextPlan(render(ranked), main, extras, matches, isinstance(ranked, Term))
 
 
 def _best_of(sides: tuple[Node, ...]) -> tuple[Node, ...]:

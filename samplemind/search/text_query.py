@@ -42,6 +42,8 @@ from samplemind.search.text_plan import Source, TextBounds, TextPlan
 
 # A file of no quality keeps this share of its rank, so that it still has its place.
 QUALITY_FLOOR = 0.05
+# What `ts_rank` gives to one word that stands once, in the title: 6 / pi².
+TITLE_RANK = 0.6079
 # No file is as good: what an extra that found nothing ends with. And none is worse.
 NOWHERE = Place(2.0, UUID(int=0))
 TO_THE_END = Place(-1.0, UUID(int=0))
@@ -56,14 +58,20 @@ class Page:
     cursor: Cursor
 
 
-def score(words: Any, quality: Any, query: str) -> ColumnElement[float]:
+def score(words: Any, quality: Any, plan: TextPlan) -> ColumnElement[float]:
     """Return the score of a match, above 0 and up to 1: its rank times its quality.
 
     `ts_rank` (PostgreSQL manual, 12.3.3) with its default weights: title 1, tags 0.4, pack and
-    artist 0.2, description and path 0.1.
+    artist 0.2, description and path 0.1. A single word that stands in the title has its full rank
+    whatever else repeats it, so quality alone orders these files.
     """
-    rank = cast(func.ts_rank(words, as_tsquery(query)), Float(53))
-    return rank * (QUALITY_FLOOR + (1 - QUALITY_FLOOR) * cast(quality, Float(53)))
+    rank: Any = cast(func.ts_rank(words, as_tsquery(plan.ranked)), Float(53))
+    if plan.single:
+        rank = func.least(rank, TITLE_RANK)
+    scaled: ColumnElement[float] = rank * (
+        QUALITY_FLOOR + (1 - QUALITY_FLOOR) * cast(quality, Float(53))
+    )
+    return scaled
 
 
 def as_tsquery(query: str) -> ColumnElement[Any]:
@@ -86,10 +94,15 @@ def page_statement(plan: TextPlan, filters: Filters, page: Page, bounds: TextBou
     rows = [select(part.c.file_id, part.c.quality, part.c.score) for part in parts]
     candidates = (union(*rows) if len(rows) > 1 else rows[0]).cte("candidates")
     best = _best(candidates, page)
-    facts = select(
-        select(func.count()).select_from(candidates).scalar_subquery().label("found"),
-        *(column for part in parts for column in _end(part)),
-    ).cte("facts")
+    count = select(func.count()).select_from(candidates).scalar_subquery()
+    walked = [
+        part
+        for part, source in zip(parts, (plan.main, *plan.extras), strict=False)
+        if source.walked
+    ]
+    facts = select(count.label("found"), *(column for part in walked for column in _end(part))).cte(
+        "facts"
+    )
     shown = best.join(SearchDocument, SearchDocument.file_id == best.c.file_id)
     return (
         select(facts, best.c.score, SearchDocument.quality, *HIT_COLUMNS)
@@ -146,7 +159,7 @@ def matches_statement(
         select(
             columns.file_id,
             columns.quality,
-            score(columns.words, columns.quality, plan.main.query).label("score"),
+            score(columns.words, columns.quality, plan).label("score"),
         )
         .where(_has(columns, source))
         .where(*filters.visible(columns.owner_id, columns.file_id))

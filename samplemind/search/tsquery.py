@@ -80,6 +80,18 @@ def wants_something(node: Node) -> bool:
     return any(wants_something(part) for part in node.parts)
 
 
+def wanted_part(node: Node) -> Node | None:
+    """Return the query without what must not match; none where nothing is left."""
+    if isinstance(node, Not):
+        return None
+    if isinstance(node, Term):
+        return node
+    parts = tuple(part for each in node.parts if (part := wanted_part(each)) is not None)
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return Joined(node.operator, parts)
+
+
 def estimate(node: Node, documents: Mapping[str, int], files: int) -> float:
     """Return about how many of `files` match, from how many have each lexeme.
 
