@@ -1,15 +1,14 @@
 """From sounds of the library to rows of the index, by the platform's own code."""
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 
 from benchmarks.search.sounds import EMBEDDING_VERSION, Chunk
 from samplemind.audio.embedding import BLOCK_SIZES
-from samplemind.documents.analysis_result import AnalysisResult
 from samplemind.documents.audio_file import AudioFile
+from samplemind.repositories.analyses import StoredSound
 from samplemind.search.quality import static_quality
 from samplemind.search.rows import IndexedFile, index_file
 
@@ -25,12 +24,10 @@ def index_chunk(chunk: Chunk, *, blocks: bool = True) -> list[IndexedFile]:
     raw = _blocks() if blocks else {}
     rows = []
     for sound, vector in zip(chunk.sounds, chunk.vectors, strict=True):
-        analysis = SimpleNamespace(
-            embedding=vector.tobytes(), embedding_version=EMBEDDING_VERSION, blocks=raw
-        )
+        stored = StoredSound(vector.tobytes(), EMBEDDING_VERSION, raw)
         file = cast("AudioFile", sound)
         quality = static_quality(file, plays=sound.plays, downloads=0, now=_NOW)
-        rows.append(index_file(file, cast("AnalysisResult", analysis), quality=quality))
+        rows.append(index_file(file, stored, quality=quality))
     return rows
 
 

@@ -63,7 +63,8 @@ class SearchDocument(Base):
         # `--tag`: files that have every tag asked for.
         Index("ix_search_documents_tags", "tags", postgresql_using="gin"),
         # `suggest`: names by their first letters, in the order of code points.
-        Index("ix_search_documents_name", text('lower("left"(wording, 60)) COLLATE "C"')),
+        # In the collation "C", which the migration sets and autogenerate does not see.
+        Index("ix_search_documents_name", text('lower("left"(wording, 60))')),
         # `similar` by path: a file that is in the index already is not analysed again.
         Index("ix_search_documents_path", "path", postgresql_using="hash"),
     )

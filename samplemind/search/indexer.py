@@ -187,7 +187,7 @@ async def load_files(
     found = await AudioFileRepository().find_many(list(ids))
     files = [file for file in found if is_searchable(file)]
     wanted = [file.analysis_id for file in files if file.analysis_id is not None]
-    analyses = {analysis.id: analysis for analysis in await AnalysisRepository().find_many(wanted)}
+    sounds = await AnalysisRepository().find_sounds(wanted)
     now = datetime.now(UTC)
     rows = []
     for file in files:
@@ -195,7 +195,7 @@ async def load_files(
         rows.append(
             index_file(
                 file,
-                analyses.get(file.analysis_id) if file.analysis_id else None,
+                sounds.get(file.analysis_id) if file.analysis_id else None,
                 quality=static_quality(file, plays=plays, downloads=downloads, now=now),
                 configuration=configuration,
             )

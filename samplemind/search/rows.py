@@ -5,17 +5,19 @@ nothing else, so that indexing a file twice is seen to change nothing.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
 
 from samplemind.audio.embedding import BLOCK_SIZES
-from samplemind.documents.analysis_result import AnalysisResult
 from samplemind.documents.audio_file import UNSEARCHABLE, AudioFile
 from samplemind.models.search_vector import EMBEDDING_DIMENSIONS
+from samplemind.repositories.analyses import StoredSound
 from samplemind.search.languages import TextConfiguration, configuration_for
 from samplemind.search.text import split_words
 
@@ -23,6 +25,9 @@ INDEX_VERSION = 1
 """Raised when rows are made differently: reconciliation then writes every row anew."""
 
 _FINGERPRINT_BYTES = 16
+
+# Tags, packs, artists and folders are the same for many files.
+_split_often = lru_cache(maxsize=16_384)(split_words)
 
 
 class DocumentRow(NamedTuple):
@@ -109,17 +114,18 @@ class IndexedFile:
 
 def index_file(
     file: AudioFile,
-    analysis: AnalysisResult | None,
+    sound: StoredSound | None,
     *,
     quality: float,
     configuration: TextConfiguration = TextConfiguration.ENGLISH,
 ) -> IndexedFile:
     """Return the file's rows; one without a measured sound has words but no vector."""
-    embedding = _usable(analysis.embedding) if analysis is not None else None
-    blocks = _joined(analysis.blocks) if analysis is not None and embedding is not None else None
+    embedding = _usable(sound.embedding) if sound is not None else None
+    blocks = _joined(sound.blocks) if sound is not None and embedding is not None else None
     tags = sorted(set(file.tags))
-    title, pack, artist = map(split_words, (file.title, file.pack or "", file.artist or ""))
-    tag_words = " ".join(map(split_words, tags))
+    title = split_words(file.title)
+    pack, artist = _split_often(file.pack or ""), _split_often(file.artist or "")
+    tag_words = " ".join(map(_split_often, tags))
     row = DocumentRow(
         file_id=file.id,
         owner_id=file.owner_id,
@@ -141,11 +147,11 @@ def index_file(
         quality=quality,
         created_at=file.created_at,
         content_hash=file.content_hash,
-        embedding_version=analysis.embedding_version if analysis and embedding else None,
+        embedding_version=sound.embedding_version if sound and embedding else None,
         index_version=INDEX_VERSION,
         fingerprint=b"",
         title_words=title,
-        tag_words=" ".join(filter(None, (tag_words, *map(split_words, _spoken(file))))),
+        tag_words=" ".join(filter(None, (tag_words, *map(_split_often, _spoken(file))))),
         name_words=" ".join(filter(None, (pack, artist))),
         path_words=" ".join(
             filter(None, (split_words(file.description or ""), split_words(file.path)))
@@ -179,10 +185,15 @@ def _usable(embedding: bytes | None) -> bytes | None:
     return embedding if np.isfinite(vector).all() and vector.any() else None
 
 
-def _joined(blocks: dict[str, bytes]) -> bytes | None:
+def _joined(blocks: Mapping[str, bytes]) -> bytes | None:
     if any(len(blocks.get(name, b"")) != 2 * size for name, size in BLOCK_SIZES.items()):
         return None
     return b"".join(blocks[name] for name in BLOCK_SIZES)
+
+
+def _path_words(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{_split_often(folder)} {split_words(name)}".strip()
 
 
 def _spoken(file: AudioFile) -> list[str]:
