@@ -8,7 +8,7 @@ Invariant: filters are conditions of the search itself. They are never applied t
 an approximate search has already chosen, which would drop right answers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,6 +20,8 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     Select,
+    Uuid,
+    all_,
     bindparam,
     func,
     literal,
@@ -44,6 +46,7 @@ _REACH = 2
 
 _VECTOR = HALFVEC(EMBEDDING_DIMENSIONS)
 _HALVES: Any = ARRAY(_VECTOR)
+_IDS: Any = ARRAY(Uuid)
 _Table = type[SearchVector] | type[FreshSearchVector]
 
 
@@ -169,27 +172,24 @@ def walk_settings(ef_search: int) -> dict[str, str]:
 COMPARE_SETTINGS = {"enable_sort": "on"}
 
 
-def as_parameter(vector: Vector) -> ColumnElement[Any]:
-    """Return a vector as a bound parameter of half precision."""
-    return bindparam(None, HalfVector(vector), type_=_VECTOR, unique=True)
+def as_parameter(vector: Vector | None = None) -> ColumnElement[Any]:
+    """Return the parameter `wanted`, a vector of half precision; none: given when it is run."""
+    return bindparam("wanted", None if vector is None else HalfVector(vector), type_=_VECTOR)
 
 
-def for_each(
-    vectors: Sequence[Vector], query: Callable[[ColumnElement[Any]], Select[Any]]
-) -> Select[Any]:
-    """Return a query for (place, file_id, distance): `query` for each vector.
+def for_each(query: Callable[[ColumnElement[Any]], Select[Any]]) -> Select[Any]:
+    """Return a query for (place, file_id, distance): `query` for each vector of `wanted`.
 
     `place` counts from 1 in the order of the vectors; those without a neighbour have no row.
     """
     # One array that is read once: a vector in text would be read again for every comparison.
-    every = bindparam(None, [HalfVector(each) for each in vectors], type_=_HALVES, unique=True)
     wanted = (
-        func.unnest(every, type_=_VECTOR)
+        func.unnest(bindparam("wanted", type_=_HALVES), type_=_VECTOR)
         .table_valued("vector", with_ordinality="place")
-        .render_derived(name="wanted")
+        .render_derived(name="each")
     )
     # By name: a column of `wanted` would put that table into each query inside as well.
-    one = query(literal_column("wanted.vector", _VECTOR)).lateral("one")
+    one = query(literal_column("each.vector", _VECTOR)).lateral("one")
     return (
         select(wanted.c.place, one.c.file_id, one.c.distance).select_from(wanted).join(one, true())
     )
@@ -228,7 +228,8 @@ def _allowed(scope: Scope) -> Select[Any]:
 def _in_scope(table: _Table | type[SearchDocument], scope: Scope) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [table.embedding_version == scope.embedding_version]
     if scope.excluded:
-        conditions.append(table.file_id.not_in(scope.excluded))
+        excluded = bindparam("excluded", list(scope.excluded), type_=_IDS)
+        conditions.append(table.file_id != all_(excluded))
     return conditions
 
 

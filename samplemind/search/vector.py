@@ -9,12 +9,14 @@ written a moment ago is found like any other.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import ColumnElement, Row, Select, literal, select, text
+from pgvector import HalfVector
+from sqlalchemy import Row, Select, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
@@ -58,6 +60,11 @@ _BATCH_MS = 20  # that a batch may take longer for each of its vectors
 _TUNING_S = 30.0
 _HALF_PRECISION = 1e-3
 _MOST_EF_SEARCH = 1000  # pgvector's own bound
+
+_KEPT_STATEMENTS = 256
+_SOME_FILE = UUID(int=0)
+
+_Way = Callable[..., Select[Any]]  # `compare` or `walk`
 
 _VECTORS = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'search_vectors'::regclass")
 
@@ -256,25 +263,31 @@ class VectorSearch:
     ) -> _Found:
         """Find the rows (place, file_id, distance, shown columns) by place and distance."""
         tuning = await self._tuned(session)
-        question = _Question(scope, tuple(vectors), metric, take, documents)
+        many = len(vectors) > 1
+        halves = [HalfVector(vector) for vector in vectors]
+        parameters = {"wanted": halves if many else halves[0], "excluded": list(scope.excluded)}
         timeout_ms = self._settings.statement_timeout_ms + _BATCH_MS * (len(vectors) - 1)
+        form = _form(scope)
 
-        async def run(query: Select[Any], extra: Mapping[str, str], compared: int | None) -> _Found:
+        async def run(way: _Way, compared: int | None) -> _Found:
+            ef_search = min(max(tuning.ef_search, take), _MOST_EF_SEARCH)
+            extra = walk_settings(ef_search) if way is walk else COMPARE_SETTINGS
             await limit_queries(session, timeout_ms=timeout_ms, extra=extra)
-            return _Found((await session.execute(query)).all(), compared)
+            query = _statement(way, form, metric, take, many=many, documents=documents)
+            return _Found((await session.execute(query, parameters)).all(), compared)
 
         bound = self._bound(scope)
         if not (scope.whole and tuning.vectors > bound):
             await limit_queries(session, timeout_ms=timeout_ms, extra=COMPARE_SETTINGS)
-            passing = int(await session.scalar(count(scope, at_most=bound)) or 0)
+            counted = await session.scalar(_count(form, bound), parameters)
+            passing = int(counted or 0)
             if passing <= bound:
-                return await run(question.compared(), COMPARE_SETTINGS, passing)
-        ef_search = min(max(tuning.ef_search, take), _MOST_EF_SEARCH)
-        walked = await run(question.walked(), walk_settings(ef_search), None)
+                return await run(compare, passing)
+        walked = await run(walk, None)
         if len(walked.rows) >= take * len(vectors):
             return walked
         # The walk gave up: the filter leaves too few near the sound.
-        return await run(question.compared(), COMPARE_SETTINGS, None)
+        return await run(compare, None)
 
     def _bound(self, scope: Scope) -> int:
         bound = self._settings.exact_up_to
@@ -292,41 +305,35 @@ class VectorSearch:
         return self._tuning
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What is asked, as the statements that may answer it."""
+def _form(scope: Scope) -> Scope:
+    # Which files are left out is a parameter; that some are is part of the statement.
+    return replace(scope, excluded=scope.excluded[:1] and (_SOME_FILE,))
 
-    scope: Scope
-    vectors: tuple[Vector, ...]
-    metric: Metric
-    take: int
-    documents: bool
 
-    def compared(self) -> Select[Any]:
-        """The exact answer."""
-        return self._shown(
-            lambda vector: compare(self.scope, vector, metric=self.metric, take=self.take)
-        )
+# Making a statement takes as long as walking the index, so statements are kept.
+@lru_cache(maxsize=_KEPT_STATEMENTS)
+def _count(form: Scope, at_most: int) -> Select[Any]:
+    return count(form, at_most=at_most)
 
-    def walked(self) -> Select[Any]:
-        """The index's answer."""
-        return self._shown(
-            lambda vector: walk(self.scope, vector, metric=self.metric, take=self.take)
-        )
 
-    def _shown(self, query: Callable[[ColumnElement[Any]], Select[Any]]) -> Select[Any]:
-        if len(self.vectors) == 1:
-            one = query(as_parameter(self.vectors[0])).subquery()
-            found = select(literal(1).label("place"), *one.c)
-        else:
-            found = for_each(self.vectors, query)
-        near = found.subquery("near")
-        shown = select(*near.c)
-        if self.documents:
-            same_file = SearchDocument.file_id == near.c.file_id
-            columns = [column for column in HIT_COLUMNS if column.key != "file_id"]
-            shown = shown.add_columns(*columns).join(SearchDocument, same_file)
-        return shown.order_by(near.c.place, near.c.distance, near.c.file_id)
+@lru_cache(maxsize=_KEPT_STATEMENTS)
+def _statement(
+    way: _Way, form: Scope, metric: Metric, take: int, *, many: bool, documents: bool
+) -> Select[Any]:
+    """Return the query for (place, file_id, distance, columns of hits) of one or many vectors."""
+    query = partial(way, form, metric=metric, take=take)
+    if many:
+        found = for_each(query)
+    else:
+        one = query(as_parameter()).subquery()
+        found = select(literal(1).label("place"), *one.c)
+    near = found.subquery("near")
+    shown = select(*near.c)
+    if documents:
+        same_file = SearchDocument.file_id == near.c.file_id
+        columns = [column for column in HIT_COLUMNS if column.key != "file_id"]
+        shown = shown.add_columns(*columns).join(SearchDocument, same_file)
+    return shown.order_by(near.c.place, near.c.distance, near.c.file_id)
 
 
 def _score(distance: float, metric: Metric) -> float:
