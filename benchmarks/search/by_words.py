@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks.row import Row
@@ -15,8 +14,8 @@ from benchmarks.search.peers import TantivyPeer
 from benchmarks.search.questions import Questions, Typo
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
-from samplemind.search.text import split_query, split_words
-from samplemind.search.text_query import QUALITY_FLOOR
+from samplemind.search.text import split_words
+from samplemind.search.text_plan import TextBounds
 
 _GOALS_MS = {"rare": 2, "medium": 15, "common": 6, "several words": 20, "OR": 15}
 _GOAL_FUZZY_MS, _GOAL_PREFIX_MS, _GOAL_FACETS_MS = 5, 1, 60
@@ -26,12 +25,6 @@ _LIMIT = 20
 _MOST_RANKED_WHOLE = 50  # questions whose every match is ranked, for the truth
 
 _EVERYTHING = Filters(everything=True)
-# Told apart from the platform's own statement, so that a plan that misses is seen.
-_BEST = text("""
-SELECT ts_rank(words, q)::float8 * (CAST(:floor AS float8) + (1 - :floor) * quality) AS score
-FROM search_texts, websearch_to_tsquery('samplemind', :words) AS q
-WHERE words @@ q ORDER BY 1 DESC LIMIT :limit
-""")
 
 
 async def word_rows(bench: Bench, questions: Questions) -> list[Row]:
@@ -65,7 +58,7 @@ async def _class_rows(
     for query in queries[:_MOST_RANKED_WHOLE]:
         found = await bench.asking(ask)(query)
         async with bench.pool.session() as session:
-            shares.append(_share_of_best(found, await _best(session, query)))
+            shares.append(_share_of_best(found, await _best(bench, session, query)))
     return [
         *rows,
         share_row(
@@ -76,9 +69,14 @@ async def _class_rows(
     ]
 
 
-async def _best(session: AsyncSession, query: str) -> list[float]:
-    values = {"words": split_query(query), "floor": QUALITY_FLOOR, "limit": _LIMIT}
-    return list(await session.scalars(_BEST, values))
+async def _best(bench: Bench, session: AsyncSession, query: str) -> list[float]:
+    # The plan that ranks every match, so that one that misses the best is seen.
+    settings = bench.settings.model_copy(update={"statement_timeout_ms": 60_000})
+    whole = FullTextSearch(settings, bounds=TextBounds(rank_up_to=10**9))
+    results = await whole.search_audio_files(
+        session, query, filters=_EVERYTHING, limit=_LIMIT, highlights=False
+    )
+    return [hit.score for hit in results.results]
 
 
 def _share_of_best(found: Sequence[float], best: Sequence[float]) -> float:

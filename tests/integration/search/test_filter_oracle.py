@@ -29,7 +29,7 @@ CAMELOT = {
 }
 
 reads_only = settings(
-    max_examples=120,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
