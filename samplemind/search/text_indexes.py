@@ -37,7 +37,7 @@ async def create_text_indexes(session: AsyncSession) -> list[str]:
     Raises:
         TransientError: a statement met a time limit; calling again goes on.
     """
-    async with _outside_of_transactions(session) as connection:
+    async with outside_of_transactions(session) as connection:
         try:
             return await _create_missing(connection)
         except psycopg.Error as error:
@@ -61,9 +61,10 @@ async def _create_missing(connection: "psycopg.AsyncConnection[Any]") -> list[st
 
 
 @asynccontextmanager
-async def _outside_of_transactions(
+async def outside_of_transactions(
     session: AsyncSession,
 ) -> "AsyncIterator[psycopg.AsyncConnection[Any]]":
+    """Give the session's own connection, on which CONCURRENTLY works, without a time limit."""
     await session.rollback()
     raw = await (await session.connection()).get_raw_connection()
     driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)

@@ -46,6 +46,7 @@ from samplemind.search.results import (
     to_hit,
 )
 from samplemind.search.sound import Sound, Vector, stored_blocks, stored_sound
+from samplemind.search.vector_indexes import VectorIndex, create_vector_indexes
 from samplemind.settings import SearchSettings
 
 MOST_VECTORS = 1000  # in one batch
@@ -221,6 +222,21 @@ class VectorSearch:
         if not found.rows:
             await _check_version(session, sound.embedding_version)
         return [Neighbour(row.file_id, _score(row.distance, Metric.COSINE)) for row in found.rows]
+
+    async def create_vector_indexes(
+        self, session: AsyncSession, *, method: VectorIndex = VectorIndex.HNSW
+    ) -> list[str]:
+        """Create indexes of vectors that are missing or of another method, blocking no writer.
+
+        The session's transaction must not have begun anything: CONCURRENTLY works outside of one.
+
+        Returns:
+            The names of the indexes that were created; none on a second call.
+
+        Raises:
+            TransientError: a statement met a time limit; calling again goes on.
+        """
+        return await create_vector_indexes(session, self._settings, method)
 
     async def _by_aspects(
         self,

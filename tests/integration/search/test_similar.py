@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.audio.embedding import BLOCK_SIZES, INPUT_DIMENSIONS, shipped_projection
@@ -17,6 +17,7 @@ from samplemind.search.nearest import Metric
 from samplemind.search.recall import UNMEASURED_EF_SEARCH, calibrate, chosen_ef_search
 from samplemind.search.sound import Sound, combine, stored_sound, stored_sounds
 from samplemind.search.vector import MOST_VECTORS, VectorSearch
+from samplemind.search.vector_indexes import VectorIndex
 from samplemind.settings import SearchSettings
 from tests.integration.search.sounds import (
     VERSION,
@@ -326,3 +327,26 @@ async def test_what_cannot_be_compared_is_refused(
             await COMPARING.batch_similarity_search(session, batch, filters=ALL)
     with pytest.raises(NotFoundError):
         await stored_sound(session, uuid4(), filters=ALL)
+
+
+async def test_indexes_are_created_once_and_change_their_method(
+    session: AsyncSession, library: SoundLibrary
+) -> None:
+    await session.commit()
+    search = VectorSearch(SearchSettings(exact_up_to=60, ivfflat_lists=10))
+    sounds = wanted(10)
+    exact = [library.nearest(sound.vector, 10) for sound in sounds]
+    try:
+        assert not await search.create_vector_indexes(session)
+        changed = await search.create_vector_indexes(session, method=VectorIndex.IVFFLAT)
+        assert changed == ["ix_search_vectors_embedding"]
+        assert not await search.create_vector_indexes(session, method=VectorIndex.IVFFLAT)
+        answers = [await found(search, session, sound) for sound in sounds]
+        assert recall(answers, exact) >= 0.95
+        await session.execute(text("DROP INDEX ix_search_vectors_owner_id"))
+        await session.commit()
+    finally:
+        restored = await VectorSearch().create_vector_indexes(session)
+    assert restored == ["ix_search_vectors_embedding", "ix_search_vectors_owner_id"]
+    answers = [await found(search, session, sound) for sound in sounds]
+    assert recall(answers, exact) >= 0.95
