@@ -15,7 +15,7 @@ from samplemind.jobs.payloads import (
     ReindexOwner,
 )
 from samplemind.search import indexer
-from samplemind.search.fold import fold_vectors
+from samplemind.search.fold import FoldReport, fold_vectors
 from samplemind.search.optimizer import SearchOptimizer
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
 from samplemind.search.recall import calibrate
@@ -27,6 +27,9 @@ from worker.task import Job
 
 _FOLD_S = 15.0
 """Half of the time between folds, so that drains of the same process are never far behind."""
+
+_URGENT_FOLD_S = 10.0
+"""Added where so many vectors wait that searches by sound feel it."""
 
 _HOUR_S = 3600
 _UPKEEP = {"soft_time_limit": _HOUR_S, "time_limit": _HOUR_S + 60}
@@ -91,8 +94,12 @@ def refresh_vocabulary() -> dict[str, Any]:
 
 @app.task(base=Job, bind=True, name=FoldVectors.job_name, ignore_result=False)
 def fold(self: Job) -> dict[str, Any]:
-    """Move fresh vectors into the approximate index, for some seconds."""
-    report = run(fold_vectors(connections(), within_s=_FOLD_S, progress=Progress(self).tell))
+    """Move fresh vectors into the approximate index, for some seconds; longer where many wait."""
+    tell = Progress(self).tell
+    report = run(fold_vectors(connections(), within_s=_FOLD_S, progress=tell))
+    if report.waiting > connections().settings.search.fresh_limit:
+        more = run(fold_vectors(connections(), within_s=_URGENT_FOLD_S, progress=tell))
+        report = FoldReport(report.folded + more.folded, more.waiting)
     return dataclasses.asdict(report)
 
 
