@@ -85,7 +85,7 @@ def _statement(plan: TextPlan, filters: Filters, bounds: TextBounds) -> Compound
         .cte("found", nesting=False)
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    tags = func.unnest(found.c.tags).table_valued("tag", name="tags").render_derived()
+    tags = select(func.unnest(found.c.tags).label("tag")).subquery("tags")
     tempo = cast(cast(func.floor(found.c.tempo_bpm / _TEMPO_STEP), Integer) * _TEMPO_STEP, Text)
     none: Any = cast(null(), Text)
     return union_all(
@@ -96,7 +96,7 @@ def _statement(plan: TextPlan, filters: Filters, bounds: TextBounds) -> Compound
         _counts("key", found.c.key, found),
         _counts("format", found.c.format, found),
         _counts("tempo", tempo, found),
-        _counts("tag", tags.c.tag, found.join(tags, true())),
+        _counts("tag", tags.c.tag, tags),
     )
 
 

@@ -36,7 +36,7 @@ class TextBounds:
         walk: files that are walked for these at most; a word of fewer files is gathered instead.
     """
 
-    rank_up_to: int = 12_000
+    rank_up_to: int = 6000
     band: int = 1000
     least: int = 200
     walk: int = 30_000

@@ -17,6 +17,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 
+_BACKOFF = 0.8
+
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -105,15 +107,15 @@ def estimate(node: Node, documents: Mapping[str, int], files: int) -> float:
     counts = sorted(estimate(part, documents, files) for part in node.parts)
     if node.operator == "|":
         return min(files, sum(counts))
-    result, exponent = counts[0], 0.5
+    result, exponent = counts[0], _BACKOFF
     for count in counts[1:]:
         result *= (min(count, files) / max(files, 1)) ** exponent
-        exponent /= 2
+        exponent *= _BACKOFF
     return result
 
 
-def alternatives(node: Node, at_most: int = 6) -> tuple[Node, ...]:
-    """Return the sides of an OR at the top of a query, some of them at most; else nothing."""
+def alternatives(node: Node, at_most: int | None = 6) -> tuple[Node, ...]:
+    """Return the sides of an OR at the top of a query, `at_most` of them; else nothing."""
     if isinstance(node, Joined) and node.operator == "|":
         return node.parts[:at_most]
     return ()
@@ -151,6 +153,8 @@ class _Reader:
         while self._operator() == operator:
             self._place += 1
             parts.append(read())
+        # A side that is there twice is one: `ts_rank` counts it once.
+        parts = list(dict.fromkeys(parts))
         return Joined(operator, tuple(parts)) if len(parts) > 1 else parts[0]
 
     def _operand(self) -> Node:

@@ -50,7 +50,8 @@ async def visible_words(
 
 
 def _seen(words: Sequence[str], filters: Filters) -> Any:
-    asked = func.unnest(cast(literal(list(words), ARRAY(Text)), ARRAY(Text))).table_valued("word")
+    texts = cast(literal(list(words), ARRAY(Text)), ARRAY(Text))
+    asked = func.unnest(texts).table_valued("word").render_derived("asked")
     query = func.plainto_tsquery(cast(TextConfiguration.ENGLISH.value, REGCONFIG), asked.c.word)
     found = exists().where(
         SearchText.words.op("@@")(query),
