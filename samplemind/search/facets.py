@@ -32,7 +32,6 @@ from samplemind.search.text_query import matches_statement
 FACET_VALUES = 20
 FACETS_UP_TO = 5000  # matches counted
 _TEMPO_STEP = 10  # beats a minute
-_TOO_FEW = 1000  # matches among the best files, for a word that was thought to be common
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ async def count_facets(
     bounds = replace(bounds, band=FACETS_UP_TO)
     rows = (await session.execute(_statement(plan, filters, bounds))).all()
     walked = plan.main.walked
-    if walked and rows[0].matches < _TOO_FEW and files > bounds.walk:
+    if walked and rows[0].matches < bounds.least and files > bounds.walk:
         # The estimate was wrong: too few of the best files match.
         walked = False
         rows = (await session.execute(_statement(plan.gathered(), filters, bounds))).all()
