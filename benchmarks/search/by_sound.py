@@ -35,7 +35,8 @@ async def sound_rows(bench: Bench) -> list[Row]:
     rows = await _nearest_rows(bench, search, questions, truth)
     rows += await _batch_rows(bench, search)
     for share, owner in zip(OWNER_SHARES, bench.library.owners, strict=False):
-        rows += await _owner_rows(bench, search, questions, truth, share, owner)
+        if share * bench.library.files >= RECALL_AT:
+            rows += await _owner_rows(bench, search, questions, truth, share, owner)
     return rows
 
 

@@ -102,7 +102,8 @@ async def _searches_meanwhile(bench: Bench, files: int, questions: Questions) ->
 @contextmanager
 def _writing(home: Path, files: int) -> Iterator[None]:
     """Have another process index changed files for as long as the block lasts."""
-    command = [sys.executable, "-m", "benchmarks.search.writer", str(home), str(files)]
+    code = "from benchmarks.search.writer import main; main()"
+    command = [sys.executable, "-c", code, str(home), str(files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"

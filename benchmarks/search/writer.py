@@ -1,4 +1,4 @@
-"""`python -m benchmarks.search.writer HOME FILES`: keep indexing changed files, as a worker does.
+"""A process that keeps indexing changed files, as a worker does.
 
 It prints a line when it begins, and goes on until it is ended: rows are made before, so that what
 runs beside the searches is the server's work.
@@ -68,5 +68,6 @@ async def _write(home: Path, count: int) -> None:
             await index(connections.postgres, changed)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write until ended; the arguments are the home and the number of files."""
     asyncio.run(_write(Path(sys.argv[1]), int(sys.argv[2])))
