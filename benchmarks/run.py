@@ -20,17 +20,24 @@ from rich.table import Table  # noqa: E402
 from benchmarks.row import Row  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-AREAS = ("audio", "stack", "pipeline")
+AREAS = ("audio", "stack", "pipeline", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer files, for a first look")
+    parser.add_argument(
+        "--files", type=int, default=100_000, help="in the library that search is measured on"
+    )
+    parser.add_argument(
+        "--home", type=Path, help="keep the searched library here, and use it again"
+    )
     parser.add_argument("areas", nargs="*", default=list(AREAS), help=f"of {', '.join(AREAS)}")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     for area in options.areas:
-        rows += importlib.import_module(f"benchmarks.{area}").rows(quick=options.quick)
+        sized = {"files": options.files, "home": options.home} if area == "search" else {}
+        rows += importlib.import_module(f"benchmarks.{area}").rows(quick=options.quick, **sized)
     _print(rows)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")

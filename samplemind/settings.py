@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
+from samplemind.search.languages import TextConfiguration
 from samplemind.setting_types import FernetKey, FernetKeys, UserAndPassword, url_of
 
 PREFIX = "SAMPLEMIND_"
@@ -110,7 +111,9 @@ class WorkerSettings(_Group):
     audio_concurrency: int = Field(
         0, ge=0, le=256, description="processes that analyse audio; 0: one for each core"
     )
-    index_concurrency: int = Field(1, ge=1, le=64, description="processes that write the index")
+    index_concurrency: int = Field(
+        2, ge=1, le=64, description="processes that write the index; one may be busy for minutes"
+    )
     soft_time_limit_s: int = Field(540, ge=1, description="seconds after which a job is cancelled")
     time_limit_s: int = Field(600, ge=2, description="seconds after which its process is killed")
     max_jobs_per_child: int = Field(500, ge=1, description="jobs after which a process is renewed")
@@ -149,6 +152,54 @@ class BatchSettings(_Group):
     claim_s: int = Field(60, ge=5, description="seconds that a claim on a file lasts unrenewed")
     max_attempts: int = Field(3, ge=1, le=20, description="attempts for a file before it fails")
     max_files: int = Field(100_000, ge=1, description="files in one batch at most")
+
+
+class SearchSettings(_Group):
+    """How the index is built and what a query may cost."""
+
+    statement_timeout_ms: int = Field(
+        2000, ge=10, le=60_000, description="milliseconds after which a query is ended"
+    )
+    text_configuration: TextConfiguration = Field(
+        TextConfiguration.ENGLISH,
+        description="text search configuration of words whose file names no language",
+    )
+    count_up_to: int = Field(1000, ge=1, description="matches counted exactly; then: more than")
+    rank_up_to: int = Field(
+        6000, ge=100, description="estimated matches up to which all are ranked"
+    )
+    hnsw_m: int = Field(16, ge=2, le=100, description="links of a vector in the HNSW graph")
+    hnsw_ef_construction: int = Field(
+        64, ge=4, le=1000, description="candidates looked at when a vector is linked"
+    )
+    ivfflat_lists: int = Field(
+        1000, ge=1, le=32_768, description="lists of an IVFFlat index, where that is chosen"
+    )
+    recall_target: float = Field(
+        0.95, gt=0, lt=1, description="share of the true nearest that an approximate search finds"
+    )
+    exact_up_to: int = Field(
+        40_000, ge=0, description="vectors up to which a filtered set is compared one by one"
+    )
+    fresh_limit: int = Field(
+        20_000, ge=1, description="vectors that may wait to be folded before a fold is urgent"
+    )
+    fold_batch: int = Field(
+        200, ge=1, le=10_000, description="vectors folded in one transaction (some 500 a second)"
+    )
+    maintenance_memory_mib: int = Field(
+        512, ge=1, description="MiB for building an index; a graph that fits is built in memory"
+    )
+    build_workers: int = Field(
+        2, ge=0, le=64, description="parallel workers that build an index beside the main one"
+    )
+
+    @model_validator(mode="after")
+    def _graph_is_buildable(self) -> "SearchSettings":
+        if self.hnsw_ef_construction < 2 * self.hnsw_m:
+            message = "search.hnsw_ef_construction must be at least twice search.hnsw_m"
+            raise ValueError(message)
+        return self
 
 
 class SecuritySettings(_Group):
@@ -216,6 +267,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     audio: AudioSettings = AudioSettings()
     batch: BatchSettings = BatchSettings()
+    search: SearchSettings = SearchSettings()
     security: SecuritySettings = SecuritySettings()
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()

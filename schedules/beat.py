@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from samplemind.jobs.payloads import IndexDirty, Payload, ReconcileIndex, RescueBatches
+from samplemind.jobs.payloads import (
+    FoldVectors,
+    IndexDirty,
+    OptimizeSearch,
+    Payload,
+    ReconcileIndex,
+    RefreshVocabulary,
+    RescueBatches,
+)
 from samplemind.jobs.wire import queue_for
 
 
@@ -49,6 +57,21 @@ ENTRIES: tuple[Entry, ...] = (
         ReconcileIndex(),
         timedelta(minutes=15),
         "The index is compared with the library and repaired, whatever events were lost.",
+    ),
+    Entry(
+        FoldVectors(),
+        timedelta(seconds=30),
+        "New vectors are compared one by one until they are folded into the approximate index.",
+    ),
+    Entry(
+        RefreshVocabulary(),
+        timedelta(hours=1),
+        "Corrections, suggestions and plans go by counts of the words that are indexed now.",
+    ),
+    Entry(
+        OptimizeSearch(),
+        timedelta(hours=24),
+        "Dead rows slow every search, most of all those in the graph; recall is measured anew.",
     ),
 )
 

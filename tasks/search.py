@@ -1,18 +1,47 @@
-"""Jobs that keep the search index fresh."""
+"""Jobs that keep the search index fresh, whole and fast; each may run twice without harm."""
+
+import dataclasses
+from typing import Any
 
 from samplemind.jobs.client import publish
-from samplemind.jobs.payloads import IndexDirty, ReconcileIndex
-from samplemind.search.indexer import drain
+from samplemind.jobs.payloads import (
+    DeleteFiles,
+    FoldVectors,
+    IndexDirty,
+    IndexFiles,
+    OptimizeSearch,
+    RebuildIndex,
+    ReconcileIndex,
+    RefreshVocabulary,
+    ReindexOwner,
+)
+from samplemind.search import indexer
+from samplemind.search.fold import FoldReport, fold_vectors
+from samplemind.search.optimizer import SearchOptimizer
+from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
+from samplemind.search.recall import calibrate
 from samplemind.search.reconcile import reconcile
+from tasks.progress import Progress
 from worker.app import app
 from worker.runtime import connections, run
 from worker.task import Job
+
+_FOLD_S = 15.0
+"""Half of the time between folds, so that drains of the same process are never far behind."""
+
+_URGENT_FOLD_S = 10.0
+"""Added where so many vectors wait that searches by sound feel it."""
+
+_HOUR_S = 3600
+_UPKEEP = {"soft_time_limit": _HOUR_S, "time_limit": _HOUR_S + 60}
+# A million files take about ten minutes; ten million still end.
+_REBUILD = {"soft_time_limit": 6 * _HOUR_S, "time_limit": 6 * _HOUR_S + 60}
 
 
 @app.task(base=Job, name=IndexDirty.job_name)
 def index_dirty() -> None:
     """Write every file that is marked dirty into the index."""
-    run(drain(connections()))
+    run(indexer.drain(connections()))
 
 
 @app.task(base=Job, name=ReconcileIndex.job_name)
@@ -20,3 +49,64 @@ def reconcile_index() -> None:
     """Mark what differs between the library and the index, then write it."""
     if run(reconcile(connections())).total:
         publish(app, [IndexDirty()])
+
+
+@app.task(base=Job, bind=True, name=IndexFiles.job_name, ignore_result=False)
+def index_files(self: Job, **payload: Any) -> dict[str, Any]:
+    """Bring files up to date in the index."""
+    ids = IndexFiles.model_validate(payload).ids
+    report = run(indexer.index_files(connections(), ids, progress=Progress(self).tell))
+    return dataclasses.asdict(report)
+
+
+@app.task(base=Job, name=DeleteFiles.job_name, ignore_result=False)
+def delete_files(**payload: Any) -> dict[str, Any]:
+    """Take deleted files out of the index."""
+    ids = DeleteFiles.model_validate(payload).ids
+    return dataclasses.asdict(run(indexer.delete_files(connections(), ids)))
+
+
+@app.task(base=Job, bind=True, name=ReindexOwner.job_name, ignore_result=False, **_UPKEEP)
+def reindex_owner(self: Job, **payload: Any) -> dict[str, Any]:
+    """Make the rows of one owner's files anew."""
+    owner_id = ReindexOwner.model_validate(payload).owner_id
+    report = run(indexer.reindex_owner(connections(), owner_id, progress=Progress(self).tell))
+    return dataclasses.asdict(report)
+
+
+@app.task(base=Job, bind=True, name=RebuildIndex.job_name, ignore_result=False, **_REBUILD)
+def rebuild(self: Job) -> dict[str, Any]:
+    """Make the whole index anew; a second one at the same time is refused."""
+    progress = Progress(self)
+
+    def tell(phase: RebuildPhase, files: int) -> None:
+        progress.tell(files, phase=phase.value)
+
+    report = run(rebuild_index(connections(), progress=tell))
+    publish(app, [RefreshVocabulary()])
+    return {"id": str(report.id), "files": report.files, "seconds": report.seconds}
+
+
+@app.task(base=Job, name=RefreshVocabulary.job_name, ignore_result=False, **_UPKEEP)
+def refresh_vocabulary() -> dict[str, Any]:
+    """Count the words of the index."""
+    return dataclasses.asdict(run(SearchOptimizer(connections()).update_statistics()))
+
+
+@app.task(base=Job, bind=True, name=FoldVectors.job_name, ignore_result=False)
+def fold(self: Job) -> dict[str, Any]:
+    """Move fresh vectors into the approximate index, for some seconds; longer where many wait."""
+    tell = Progress(self).tell
+    report = run(fold_vectors(connections(), within_s=_FOLD_S, progress=tell))
+    if report.waiting > connections().settings.search.fresh_limit:
+        more = run(fold_vectors(connections(), within_s=_URGENT_FOLD_S, progress=tell))
+        report = FoldReport(report.folded + more.folded, more.waiting)
+    return dataclasses.asdict(report)
+
+
+@app.task(base=Job, name=OptimizeSearch.job_name, **_UPKEEP)
+def optimize() -> None:
+    """Clear, tidy, and measure how much the approximate index finds."""
+    run(discard_abandoned(connections()))
+    run(SearchOptimizer(connections()).vacuum_tables())
+    run(connections().postgres.run(calibrate, idempotent=True))

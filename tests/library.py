@@ -66,3 +66,26 @@ async def add_file(
     await analysis.save()
     await file.save()
     return file
+
+
+async def change_vector(file: AudioFile, vector: NDArray[np.float32]) -> None:
+    """Let a newer analysis of the file have found this vector."""
+    version = str(file.revision + 1)
+    analysis = await AnalysisResult.get(file.analysis_id)
+    assert analysis is not None
+    newer = analysis.model_copy(
+        update={
+            "id": analysis_result_id(file.id, CONTENT_HASH, AnalysisType.FEATURES, "test", version),
+            "analyzer_version": version,
+            "embedding": vector.astype("<f4").tobytes(),
+            "embedding_version": EMBEDDING_VERSION,
+        }
+    )
+    await newer.insert()
+    await file.set({"revision": file.revision + 1, "analysis_id": newer.id})
+
+
+async def delete_file(file: AudioFile) -> None:
+    """Take the file and its analyses out of the library."""
+    await AnalysisResult.find(AnalysisResult.audio_file_id == file.id).delete()
+    await file.delete()

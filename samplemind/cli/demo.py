@@ -20,9 +20,10 @@ from samplemind.endpoints import Store
 from samplemind.errors import ServerStartError
 from samplemind.jobs.client import Jobs
 from samplemind.search.filters import Filters, Range
-from samplemind.search.full_text import search_audio_files
+from samplemind.search.full_text import FullTextSearch
 from samplemind.search.indexer import drain
-from samplemind.search.vector import find_by_path, find_similar, stored_vector
+from samplemind.search.sound import find_by_path, stored_sound
+from samplemind.search.vector import VectorSearch
 from samplemind.settings import PREFIX, get_settings, load_settings
 
 _SHOWN = 5
@@ -96,18 +97,24 @@ async def _ingest(connections: Connections, folder: Path) -> None:
 
 async def _search(connections: Connections, kick: Path) -> None:
     async with connections.postgres.session() as session:
+        everything = Filters(everything=True)
+        by_words = FullTextSearch(connections.settings.search).search_audio_files
         console.print("By words: samplemind search snare or clap", style="bold")
-        print_results(await search_audio_files(session, "snare or clap", limit=_SHOWN))
+        found = await by_words(session, "snare or clap", filters=everything, limit=_SHOWN)
+        print_results(found)
         console.print("\nFiltered: samplemind search loop --bpm 115..125 --kind loop", style="bold")
-        narrow = Filters(tempo_bpm=Range(115, 125), kind="loop")
-        print_results(await search_audio_files(session, "loop", filters=narrow, limit=_SHOWN))
+        narrow = Filters(everything=True, tempo_bpm=Range(115, 125), kind="loop")
+        print_results(await by_words(session, "loop", filters=narrow, limit=_SHOWN))
         console.print(f"\nBy sound: samplemind similar {kick.name}", style="bold")
         file_id = await find_by_path(session, str(kick))
         if file_id is None:
             message = f"{kick} is not in the index, which should hold the whole pack"
             raise ServerStartError(message)
-        vector, version = await stored_vector(session, file_id)
-        print_results(await find_similar(session, vector, version, exclude=file_id, limit=_SHOWN))
+        sound = await stored_sound(session, file_id, filters=everything)
+        search = VectorSearch(connections.settings.search)
+        print_results(
+            await search.similarity_search(session, sound, filters=everything, limit=_SHOWN)
+        )
 
 
 def _print_addresses() -> None:

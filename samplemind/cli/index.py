@@ -1,22 +1,23 @@
-"""`samplemind index`: how far the search index is behind, and its repair."""
+"""`samplemind index`: how far the search index is behind, how it is, and its upkeep."""
 
 import dataclasses
 
 import click
-from sqlalchemy import func, select
 
-from samplemind.cli.output import console, json_option, print_json
+from samplemind.cli.output import console, json_option, print_json, print_table
+from samplemind.cli.progress import progress_bar
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
-from samplemind.models.search_document import SearchDocument
-from samplemind.search.dirty import index_lag
+from samplemind.search.fold import fold_vectors
 from samplemind.search.indexer import drain
-from samplemind.search.reconcile import Drift, reconcile
+from samplemind.search.optimizer import SearchOptimizer, SearchStats
+from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
+from samplemind.search.reconcile import reconcile
 
 
 @click.group()
 def index() -> None:
-    """Show how far the search index is behind, or repair it."""
+    """Show how far the search index is behind and how it is, repair it, rebuild it."""
 
 
 @index.command()
@@ -28,21 +29,31 @@ def status(as_json: bool) -> None:
     """
 
     async def work(connections: Connections) -> dict[str, object]:
-        async with connections.postgres.session() as session:
-            rows = await session.scalar(select(func.count()).select_from(SearchDocument))
-        lag = await index_lag(connections.broker)
+        stats = await SearchOptimizer(connections).get_search_stats()
         drift = await reconcile(connections, repair=False)
+        freshness = dataclasses.asdict(stats.freshness)
         return {
-            "rows": rows,
-            **dataclasses.asdict(lag),
-            **_drift(drift),
+            "rows": freshness.pop("files"),
+            **dataclasses.asdict(stats.lag),
+            **dataclasses.asdict(drift),
+            **freshness,
         }
 
-    found = with_connections(work)
+    _print(with_connections(work), as_json)
+
+
+@index.command()
+@json_option
+def stats(as_json: bool) -> None:
+    """Show sizes, dead rows, pending lists, measured recall and the slowest queries.
+
+    Example: samplemind index stats
+    """
+    found = with_connections(lambda connections: SearchOptimizer(connections).get_search_stats())
     if as_json:
-        print_json(found)
+        print_json(dataclasses.asdict(found))
     else:
-        console.print("  ".join(f"{name} [bold]{value}[/bold]" for name, value in found.items()))
+        _print_stats(found)
 
 
 @index.command("reconcile")
@@ -59,14 +70,120 @@ def reconcile_command(force: bool, as_json: bool) -> None:
     async def work(connections: Connections) -> dict[str, object]:
         drift = await reconcile(connections, force=force)
         report = await drain(connections)
-        return {**_drift(drift), "written": report.written, "removed": report.removed}
+        return {
+            **dataclasses.asdict(drift),
+            "written": report.written,
+            "removed": report.removed,
+        }
 
-    found = with_connections(work)
+    _print(with_connections(work), as_json)
+
+
+@index.command()
+@json_option
+def rebuild(as_json: bool) -> None:
+    """Make the whole index anew while the present one serves, here and now.
+
+    Example: samplemind index rebuild
+    """
+    with progress_bar() as bar:
+        task = bar.add_task("begin", total=None)
+
+        def progress(phase: RebuildPhase, files: int) -> None:
+            bar.update(task, description=phase.value, completed=files)
+
+        async def work(connections: Connections) -> dict[str, object]:
+            report = await rebuild_index(connections, progress=progress)
+            bar.update(task, description="vocabulary")
+            vocabulary = await SearchOptimizer(connections).update_statistics()
+            return {**dataclasses.asdict(report), **dataclasses.asdict(vocabulary)}
+
+        found = with_connections(work)
+    _print(found, as_json)
+
+
+@index.command()
+@json_option
+def fold(as_json: bool) -> None:
+    """Move every fresh vector into the approximate index, here and now.
+
+    Example: samplemind index fold
+    """
+    with progress_bar() as bar:
+        task = bar.add_task("vectors", total=None)
+
+        async def work(connections: Connections) -> dict[str, object]:
+            report = await fold_vectors(
+                connections, progress=lambda done: bar.update(task, completed=done)
+            )
+            return dataclasses.asdict(report)
+
+        found = with_connections(work)
+    _print(found, as_json)
+
+
+@index.command()
+@json_option
+def vocabulary(as_json: bool) -> None:
+    """Count the words that corrections, suggestions and plans go by.
+
+    Example: samplemind index vocabulary
+    """
+
+    async def work(connections: Connections) -> dict[str, object]:
+        return dataclasses.asdict(await SearchOptimizer(connections).update_statistics())
+
+    _print(with_connections(work), as_json)
+
+
+@index.command()
+@json_option
+def optimize(as_json: bool) -> None:
+    """Free dead rows, sort pending lists in, and clear what a dead rebuild has left.
+
+    Example: samplemind index optimize
+    """
+
+    async def work(connections: Connections) -> dict[str, object]:
+        discarded = await discard_abandoned(connections)
+        tables = await SearchOptimizer(connections).vacuum_tables()
+        return {"discarded_rebuild": discarded, "vacuumed": list(tables)}
+
+    _print(with_connections(work), as_json)
+
+
+def _print(found: dict[str, object], as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
         console.print("  ".join(f"{name} [bold]{value}[/bold]" for name, value in found.items()))
 
 
-def _drift(drift: Drift) -> dict[str, object]:
-    return dataclasses.asdict(drift)
+def _print_stats(found: SearchStats) -> None:
+    print_table(
+        ["table", "rows", "dead", "MiB", "indexes MiB", "from memory", "vacuumed"],
+        (
+            (
+                table.name,
+                table.rows,
+                table.dead_rows,
+                f"{table.table_bytes / 2**20:.1f}",
+                f"{table.index_bytes / 2**20:.1f}",
+                f"{table.cache_hits:.1%}" if table.cache_hits is not None else None,
+                f"{table.vacuumed_at:%Y-%m-%d %H:%M}" if table.vacuumed_at else None,
+            )
+            for table in found.tables
+        ),
+    )
+    print_table(
+        ["GIN index", "pending pages", "entries"],
+        ((pending.index, pending.pages, pending.entries) for pending in found.pending),
+    )
+    print_table(
+        ["ef_search", "recall@10", "ms"],
+        ((each.ef_search, f"{each.recall:.3f}", each.milliseconds) for each in found.recall),
+    )
+    print_table(
+        ["slowest searches", "calls", "mean ms", "max ms"],
+        ((slow.query, slow.calls, slow.mean_ms, slow.max_ms) for slow in found.slowest),
+    )

@@ -28,7 +28,10 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "ingest": ("samplemind.cli.ingest", "ingest", "Submit files as a batch."),
     "batch": ("samplemind.cli.batch", "batch", "Batches and their failed files."),
     "search": ("samplemind.cli.search", "search", "Find files by words."),
-    "similar": ("samplemind.cli.search", "similar", "Find files that sound like one."),
+    "fuzzy": ("samplemind.cli.search", "fuzzy", "Find files by words that may be misspelt."),
+    "suggest": ("samplemind.cli.search", "suggest", "Complete what is being typed."),
+    "similar": ("samplemind.cli.similar", "similar", "Find files that sound like some."),
+    "hybrid": ("samplemind.cli.similar", "hybrid", "Find files by words and by sound."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

@@ -1,25 +1,26 @@
-"""`samplemind search` and `samplemind similar`: finding files by words and by sound."""
+"""`samplemind search`, `fuzzy` and `suggest`, and what all queries share."""
 
 import dataclasses
-from pathlib import Path
+import time
+from itertools import chain, repeat
 from typing import Any
 from uuid import UUID
 
 import click
-import numpy as np
-from numpy.typing import NDArray
+from rich.markup import escape
 
-from samplemind.audio.analysis import analyze_file
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
-from samplemind.documents.text import canonical_path, store_path
-from samplemind.errors import InvalidInputError, NotFoundError
+from samplemind.errors import NotFoundError
 from samplemind.repositories.users import UserRepository
-from samplemind.search.filters import Filters, parse_key, parse_kind, parse_range
-from samplemind.search.full_text import Hit, Results, search_audio_files
-from samplemind.search.vector import find_by_path, find_similar, stored_vector
-from samplemind.settings import AudioSettings
+from samplemind.search.facets import Facets
+from samplemind.search.filter_text import parse_kind, parse_period, parse_range
+from samplemind.search.filters import Filters, KeyMatch
+from samplemind.search.full_text import FullTextSearch
+from samplemind.search.keys import parse_key
+from samplemind.search.results import Hit, Results, milliseconds_since
+from samplemind.search.suggest import MAX_SUGGESTIONS, Suggestion
 
 _WIDTH_WITH_IDS = 110
 
@@ -34,6 +35,17 @@ def filter_options(command: Any) -> Any:
         click.option("--kind", metavar="KIND", help="loop or one_shot."),
         click.option("--duration", metavar="LOW..HIGH", help="Length in seconds."),
         click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."),
+        click.option("--format", "formats", multiple=True, metavar="FORMAT", help="Such as wav."),
+        click.option("--loudness", metavar="LOW..HIGH", help="LUFS, such as -16..-10."),
+        click.option("--created", metavar="FROM..TO", help="Days, such as 2026-01-01..2026-03-31."),
+        click.option("--half-or-double", is_flag=True, help="Half and double the tempo pass too."),
+        click.option(
+            "--key-match",
+            type=click.Choice(list(KeyMatch)),
+            default=KeyMatch.EXACT,
+            show_default=True,
+            help="Whether relative, or all compatible keys pass too.",
+        ),
     ):
         command = option(command)
     return command
@@ -42,51 +54,106 @@ def filter_options(command: Any) -> Any:
 # A minus before a word is part of the query: -h must not mean help, nor -s an unknown option.
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("text", nargs=-1, required=True)
+@click.option("--explain", is_flag=True, help="Show what each score is made of.")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out so many.")
+@click.option("--cursor", metavar="CURSOR", help="Go on after a page: its next_cursor.")
+@click.option("--facets", is_flag=True, help="Count kinds, keys, tags, formats and tempos too.")
 @filter_options
 @json_option
-def search(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> None:
+def search(
+    text: tuple[str, ...],
+    explain: bool,
+    offset: int,
+    cursor: str | None,
+    facets: bool,
+    as_json: bool,
+    limit: int,
+    **narrow: Any,
+) -> None:
     """Find files by words: "phrases", `or`, and a minus before what must not be there.
 
     Example: samplemind search dark kick -snare --kind one_shot
     """
     query = " ".join(text)
 
-    async def work(connections: Connections) -> Results:
-        filters = await _filters(connections, **narrow)
+    async def work(connections: Connections) -> tuple[Results, Facets | None]:
+        filters = await filters_of(connections, **narrow)
+        full_text = FullTextSearch(connections.settings.search)
         async with connections.postgres.session() as session:
-            return await search_audio_files(session, query, filters=filters, limit=limit)
+            found = await full_text.search_audio_files(
+                session,
+                query,
+                filters=filters,
+                limit=limit,
+                offset=offset,
+                cursor=cursor,
+                explain=explain,
+            )
+            counted = await full_text.facets(session, query, filters=filters) if facets else None
+        return found, counted
+
+    found, counted = with_connections(work)
+    if as_json:
+        extra = {"facets": dataclasses.asdict(counted)} if counted is not None else {}
+        print_json(dataclasses.asdict(found) | extra)
+        return
+    print_results(found)
+    if counted is not None:
+        _print_facets(counted)
+
+
+@click.command()
+@click.argument("text", nargs=-1, required=True)
+@filter_options
+@json_option
+def fuzzy(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> None:
+    """Find files by words that may be misspelt.
+
+    Example: samplemind fuzzy drak kcik
+    """
+    query = " ".join(text)
+
+    async def work(connections: Connections) -> Results:
+        filters = await filters_of(connections, **narrow)
+        full_text = FullTextSearch(connections.settings.search)
+        async with connections.postgres.session() as session:
+            return await full_text.fuzzy_search(session, query, filters=filters, limit=limit)
 
     _show(with_connections(work), as_json)
 
 
 @click.command()
-@click.argument("file_or_id")
-@filter_options
+@click.argument("prefix", nargs=-1, required=True)
+@click.option("--limit", type=click.IntRange(1, MAX_SUGGESTIONS), default=10, show_default=True)
+@click.option("--owner", metavar="EMAIL", help="Only from this user's files.")
 @json_option
-def similar(file_or_id: str, as_json: bool, limit: int, **narrow: Any) -> None:
-    """Find files that sound like one: a file of the library (path or id), or any audio file.
+def suggest(prefix: tuple[str, ...], limit: int, owner: str | None, as_json: bool) -> None:
+    """Complete what is being typed: words, and whole names.
 
-    Example: samplemind similar kick.wav --kind one_shot --limit 5
+    Example: samplemind suggest dark ki
     """
+    typed = " ".join(prefix)
 
-    path = store_path(canonical_path(Path(file_or_id)))
-
-    async def work(connections: Connections) -> Results:
-        filters = await _filters(connections, **narrow)
+    async def work(connections: Connections) -> tuple[Suggestion, ...]:
+        filters = Filters(everything=True, owner_id=await _owner_id(connections, owner))
+        full_text = FullTextSearch(connections.settings.search)
         async with connections.postgres.session() as session:
-            file_id = _as_id(file_or_id) or await find_by_path(session, path)
-            stored = await stored_vector(session, file_id) if file_id else None
-        # Between the transactions, because a long file takes seconds.
-        vector, version = stored or _measured(Path(file_or_id), connections.settings.audio)
-        async with connections.postgres.session() as session:
-            return await find_similar(
-                session, vector, version, filters=filters, exclude=file_id, limit=limit
-            )
+            return await full_text.autocomplete(session, typed, filters=filters, limit=limit)
 
-    _show(with_connections(work), as_json)
+    started = time.perf_counter()
+    found = with_connections(work)
+    if as_json:
+        results = [dataclasses.asdict(suggestion) for suggestion in found]
+        took_ms = milliseconds_since(started)
+        print_json({"took_ms": took_ms, "total": len(results), "results": results})
+        return
+    print_table(
+        ("suggestion", "kind", "files"),
+        ((suggestion.text, suggestion.kind, suggestion.documents) for suggestion in found),
+    )
 
 
-async def _filters(
+async def filters_of(
     connections: Connections,
     *,
     owner: str | None,
@@ -95,41 +162,43 @@ async def _filters(
     kind: str | None,
     duration: str | None,
     tags: tuple[str, ...],
+    formats: tuple[str, ...],
+    loudness: str | None,
+    created: str | None,
+    half_or_double: bool,
+    key_match: str,
 ) -> Filters:
-    owner_id = None
-    if owner is not None:
-        async with connections.postgres.session() as session:
-            user = await UserRepository(session).get_by_email(owner)
-        if user is None:
-            message = f"there is no user {owner}"
-            raise NotFoundError(message)
-        owner_id = user.id
+    """Return what the options of `filter_options` ask for, as an operator, who sees everything.
+
+    Raises:
+        NotFoundError: there is no such user.
+        InvalidInputError: an option cannot be read.
+    """
     return Filters(
-        owner_id=owner_id,
+        everything=True,
+        owner_id=await _owner_id(connections, owner),
         tempo_bpm=parse_range(bpm) if bpm else None,
         duration_s=parse_range(duration) if duration else None,
         key=parse_key(key_name) if key_name else None,
         kind=parse_kind(kind) if kind else None,
         tags=tags,
+        formats=tuple(name.strip().lower() for name in formats),
+        loudness_lufs=parse_range(loudness) if loudness else None,
+        created=parse_period(created) if created else None,
+        half_or_double=half_or_double,
+        key_match=KeyMatch(key_match),
     )
 
 
-def _as_id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
+async def _owner_id(connections: Connections, email: str | None) -> UUID | None:
+    if email is None:
         return None
-
-
-def _measured(path: Path, audio: AudioSettings) -> tuple[NDArray[np.float32], str]:
-    analysis = analyze_file(path, root=audio.root, limits=audio.limits())
-    if analysis.outcome.rejected:
-        message = f"{path}: {analysis.message}"
-        raise InvalidInputError(message)
-    if analysis.measurements is None:
-        message = f"{path}: {analysis.message} It sounds like nothing else."
+    async with connections.postgres.session() as session:
+        user = await UserRepository(session).get_by_email(email)
+    if user is None:
+        message = f"there is no user {email}"
         raise NotFoundError(message)
-    return analysis.measurements.embedding, analysis.measurements.embedding_version
+    return user.id
 
 
 def _show(results: Results, as_json: bool) -> None:
@@ -145,13 +214,39 @@ def print_results(results: Results) -> None:
     A narrow terminal has no room for ids; `--json` and a wider one show them.
     """
     columns = ["score", "title", "kind", "bpm", "key", "seconds"]
+    explained = any(hit.explanation for hit in results.results)
     with_ids = console.width >= _WIDTH_WITH_IDS
+    columns += ["because"] * explained + ["id"] * with_ids
     print_table(
-        [*columns, "id"] if with_ids else columns,
-        ((*_cells(hit), hit.id) if with_ids else _cells(hit) for hit in results.results),
+        columns,
+        (
+            (*_cells(hit), *[_because(hit)] * explained, *[hit.id] * with_ids)
+            for hit in results.results
+        ),
     )
-    shown = len(results.results)
-    console.print(f"[dim]{shown} of {results.total} in {results.took_ms:.1f} ms[/dim]")
+    if results.did_you_mean is not None:
+        console.print(f"Shown for: {escape(results.did_you_mean)}", style="bold")
+    total = f"{results.total}" if results.total_is_exact else f"more than {results.total}"
+    console.print(f"[dim]{len(results.results)} of {total} in {results.took_ms:.1f} ms[/dim]")
+
+
+def _because(hit: Hit) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in (hit.explanation or {}).items())
+
+
+def _print_facets(facets: Facets) -> None:
+    print_table(
+        ("facet", "value", "files"),
+        (
+            (name if first else None, value, count)
+            for name, counts in facets.counts.items()
+            for first, (value, count) in zip(
+                chain([True], repeat(False)), counts.items(), strict=False
+            )
+        ),
+    )
+    of = "all" if facets.is_exact else "the best"
+    console.print(f"[dim]counted {of} {facets.counted} in {facets.took_ms:.1f} ms[/dim]")
 
 
 def _cells(hit: Hit) -> tuple[object, ...]:

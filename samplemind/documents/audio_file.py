@@ -49,6 +49,7 @@ class AudioFile(Document):
         observed_at: when the content was looked at; a later look wins over an earlier one.
         outcome: "analyzed", "silent", "rejected:<reason>", ...
         message: one sentence on the outcome, for the file's owner.
+        language: English name of the language of its texts; None: the deployment's.
         kind: "one_shot" or "loop".
         name_evidence: what the file's name says, kept apart from what was measured.
         batch_id: the batch that wrote this last.
@@ -64,6 +65,7 @@ class AudioFile(Document):
     pack: Name | None = None
     description: Prose | None = None
     artist: Name | None = None
+    language: Name | None = None
     format: Name | None = None
     codec: Name | None = None
     duration_s: float | None = None

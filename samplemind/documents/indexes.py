@@ -56,11 +56,16 @@ INDEXES: dict[str, tuple[Index, ...]] = {
         Index("file_of_owner_and_path", (("owner_id", ASCENDING), ("path", ASCENDING)), True),
         Index("newest_files_of_owner", (("owner_id", ASCENDING), ("created_at", DESCENDING))),
         Index("copies_by_content", (("content_hash", ASCENDING),)),
-        # The reconciliation walks ids and revisions of what can be searched; with all of it in the
+        # The reconciliation walks ids and versions of what can be searched; with all of it in the
         # index it reads no document.
         Index(
             "revisions_by_id",
-            (("_id", ASCENDING), ("revision", ASCENDING), ("status", ASCENDING)),
+            (
+                ("_id", ASCENDING),
+                ("revision", ASCENDING),
+                ("created_at", ASCENDING),
+                ("status", ASCENDING),
+            ),
         ),
     ),
     AnalysisResult.Settings.name: (

@@ -8,6 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+MOST_IDS = 1000
+"""Files that one message may name: 40 kB of JSON."""
+
 
 class Payload(BaseModel):
     """Base of every payload; `job_name` is the name that the message carries."""
@@ -52,4 +55,64 @@ class ReconcileIndex(Payload):
     job_name = "search.reconcile"
 
 
-PAYLOADS: tuple[type[Payload], ...] = (AnalyzeBatch, RescueBatches, IndexDirty, ReconcileIndex)
+class IndexFiles(Payload):
+    """Bring these files up to date in the search index."""
+
+    job_name = "search.index_files"
+
+    ids: tuple[UUID, ...] = Field(min_length=1, max_length=MOST_IDS)
+
+
+class DeleteFiles(Payload):
+    """Take files out of the search index that were deleted from the library."""
+
+    job_name = "search.delete_files"
+
+    ids: tuple[UUID, ...] = Field(min_length=1, max_length=MOST_IDS)
+
+
+class ReindexOwner(Payload):
+    """Make the index rows of all files of one owner anew; none: the library's own files."""
+
+    job_name = "search.reindex_owner"
+
+    owner_id: UUID | None = None
+
+
+class RebuildIndex(Payload):
+    """Make the whole index anew beside the one that serves, and switch."""
+
+    job_name = "search.rebuild"
+
+
+class RefreshVocabulary(Payload):
+    """Count the words that corrections and suggestions go by."""
+
+    job_name = "search.refresh_vocabulary"
+
+
+class FoldVectors(Payload):
+    """Move fresh vectors into the approximate index."""
+
+    job_name = "search.fold"
+
+
+class OptimizeSearch(Payload):
+    """Free dead rows, sort pending lists in, and clear what a dead rebuild has left."""
+
+    job_name = "search.optimize"
+
+
+PAYLOADS: tuple[type[Payload], ...] = (
+    AnalyzeBatch,
+    RescueBatches,
+    IndexDirty,
+    ReconcileIndex,
+    IndexFiles,
+    DeleteFiles,
+    ReindexOwner,
+    RebuildIndex,
+    RefreshVocabulary,
+    FoldVectors,
+    OptimizeSearch,
+)

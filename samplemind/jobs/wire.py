@@ -50,6 +50,9 @@ ROUTES: tuple[tuple[str, Queue], ...] = (
     ("batches.analyze", Queue.AUDIO),
     ("batches.rescue", Queue.INTERACTIVE),  # lost work must not wait behind a long queue
     ("batches.*", Queue.DEFAULT),
+    ("search.rebuild", Queue.MAINTENANCE),
+    ("search.refresh_vocabulary", Queue.MAINTENANCE),
+    ("search.optimize", Queue.MAINTENANCE),
     ("search.*", Queue.INDEX),
     ("backups.*", Queue.MAINTENANCE),
     ("maintenance.*", Queue.MAINTENANCE),

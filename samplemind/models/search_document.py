@@ -1,21 +1,23 @@
-"""What the search index knows of one audio file: its words, its sound, and what filters look at.
+"""What the search index knows of one audio file: what results show and filters look at.
 
-The row is derived: MongoDB holds the truth, `samplemind.search.indexer` writes this and nothing
-else does. `revision` is the audio file's own, so a late writer never overwrites a newer row.
+The row is derived: MongoDB holds the truth, `samplemind.search` writes this and nothing else does.
+What the words and the sound are found by stands in narrow tables beside it (`search_text`,
+`search_vector`), because a wide row in a ranked table costs two to three times as much.
+
+Invariant: `(created_at, revision, index_version)` only grows: a late writer never overwrites a
+newer row, and a file that was deleted and made again, whose revisions start anew, is newer by its
+`created_at`.
 """
 
 from datetime import datetime
 from uuid import UUID
 
-from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import Index, Text, func
-from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
+from sqlalchemy import Index, LargeBinary, SmallInteger, Text, func, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import REAL, BigInteger, DateTime
 
 from samplemind.models.base import Base
-
-EMBEDDING_DIMENSIONS = 128
 
 
 class SearchDocument(Base):
@@ -35,31 +37,34 @@ class SearchDocument(Base):
     key: Mapped[str | None] = mapped_column(Text)  # "F# minor", sharps only
     duration_s: Mapped[float | None] = mapped_column(REAL)
     loudness_lufs: Mapped[float | None] = mapped_column(REAL)
-    words: Mapped[str] = mapped_column(TSVECTOR)  # title A, tags B, pack C, path D
-    embedding: Mapped[list[float] | None] = mapped_column(HALFVEC(EMBEDDING_DIMENSIONS))
-    embedding_version: Mapped[str | None] = mapped_column(Text)
+    embedding_version: Mapped[str | None] = mapped_column(Text)  # none: the file has no vector
     indexed_at: Mapped[datetime] = mapped_column(
         DateTime(timezone=True), server_default=func.statement_timestamp()
     )
+    artist: Mapped[str | None] = mapped_column(Text)
+    description: Mapped[str | None] = mapped_column(Text)
+    format: Mapped[str | None] = mapped_column(Text)
+    language: Mapped[str] = mapped_column(Text)  # the text search configuration of its words
+    # Title, tags, pack and artist with their words apart: what vocabulary and highlights are
+    # made of, so that SQL need not know how names are split.
+    wording: Mapped[str] = mapped_column(Text)
+    quality: Mapped[float] = mapped_column(REAL)  # 0..1, whatever the query is
+    created_at: Mapped[datetime]  # when the file came into the library
+    content_hash: Mapped[str | None] = mapped_column(Text)  # SHA-256 in hex
+    index_version: Mapped[int] = mapped_column(SmallInteger)  # of the code that made the row
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)  # of what the row was made from
 
     __table_args__ = (
-        # `samplemind search`: the words.
-        Index("ix_search_documents_words", "words", postgresql_using="gin"),
-        # `samplemind similar`: the nearest by cosine.
-        Index(
-            "ix_search_documents_embedding",
-            "embedding",
-            postgresql_using="hnsw",
-            postgresql_with={"m": 16, "ef_construction": 64},
-            postgresql_ops={"embedding": "halfvec_cosine_ops"},
-        ),
-        # `--owner`: one owner's files.
+        # `--owner`: one owner's files, in the order in which reconciliation streams them.
         Index("ix_search_documents_owner_id", "owner_id", "file_id"),
         # `--bpm`, `--key`, `--kind`: what producers narrow by.
         Index("ix_search_documents_tempo_bpm", "tempo_bpm"),
         Index("ix_search_documents_key", "key", "kind"),
         # `--tag`: files that have every tag asked for.
         Index("ix_search_documents_tags", "tags", postgresql_using="gin"),
+        # `suggest`: names by their first letters, in the order of code points.
+        # In the collation "C", which the migration sets and autogenerate does not see.
+        Index("ix_search_documents_name", text('lower("left"(wording, 60))')),
         # `similar` by path: a file that is in the index already is not analysed again.
         Index("ix_search_documents_path", "path", postgresql_using="hash"),
     )

@@ -4,7 +4,8 @@ Invariant: a result is inserted once and never changed; a newer analyser's resul
 document. All need the models bound: `await connections.documents()` comes first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from beanie.operators import In
@@ -13,6 +14,14 @@ from pymongo.errors import BulkWriteError
 from samplemind.connections.mongo import is_duplicate, translating_errors
 from samplemind.documents.analysis_result import AnalysisResult
 from samplemind.errors import NotFoundError
+
+
+class StoredSound(NamedTuple):
+    """What an analysis keeps of a sound for searches: see `AnalysisResult`."""
+
+    embedding: bytes | None
+    embedding_version: str | None
+    blocks: Mapping[str, bytes]
 
 
 class AnalysisRepository:
@@ -37,6 +46,26 @@ class AnalysisRepository:
             return []
         with translating_errors():
             return await AnalysisResult.find(In(AnalysisResult.id, ids)).to_list()
+
+    async def find_sounds(self, ids: Sequence[UUID]) -> dict[UUID, StoredSound]:
+        """Return the sounds of those of the results that exist, by id.
+
+        They are read without being made into documents, which takes as long as the query.
+        """
+        if not ids:
+            return {}
+        cursor = AnalysisResult.get_pymongo_collection().find(
+            {"_id": {"$in": list(ids)}}, dict.fromkeys(StoredSound._fields, 1)
+        )
+        with translating_errors():
+            return {
+                found["_id"]: StoredSound(
+                    found.get("embedding"),
+                    found.get("embedding_version"),
+                    found.get("blocks") or {},
+                )
+                async for found in cursor
+            }
 
     async def insert_missing(self, results: Sequence[AnalysisResult]) -> None:
         """Add the results that are not there yet; what is there stays as it is."""

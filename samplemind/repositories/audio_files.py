@@ -7,7 +7,7 @@ revision. All need the models bound: `await connections.documents()` comes first
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from beanie.operators import In
@@ -51,8 +51,19 @@ _FOUND = [
     "analysis_id",
     "analyzer_version",
 ]
+_VERSION_FIELDS = {"revision": 1, "created_at": 1, "status": 1}
+_VERSION_INDEX = "revisions_by_id"
+# A reader may take a while with each: MongoDB drops a cursor that is not asked for ten minutes.
+_STREAM_BATCH = 5000
 # When and by whom it was found; not a change of the file by itself.
 _PROVENANCE = ("observed_at", "batch_id")
+
+
+class FileVersion(NamedTuple):
+    """Orders the states of a file, also where it was deleted and made again."""
+
+    created_at: datetime
+    revision: int
 
 
 class AudioFileRepository:
@@ -83,14 +94,35 @@ class AudioFileRepository:
         with translating_errors():
             return await AudioFile.find(In(AudioFile.id, ids)).to_list()
 
-    async def stream_revisions(self) -> AsyncIterator[tuple[UUID, int]]:
-        """Yield id and revision of every searchable file in id order, reading the index alone."""
-        # A filter would make MongoDB read the documents; a projection is answered by the index.
-        cursor = AudioFile.get_pymongo_collection().find({}, {"revision": 1, "status": 1})
+    async def list_ids(self, owner_id: UUID | None) -> list[UUID]:
+        """Return the ids of all files of the owner, in the order of their paths."""
+        files = AudioFile.get_pymongo_collection()
         with translating_errors():
-            async for file in cursor.sort("_id").hint("revisions_by_id"):
+            cursor = files.find({"owner_id": owner_id}, {"_id": 1}).sort("path")
+            return [file["_id"] async for file in cursor]
+
+    async def find_versions(self, ids: Sequence[UUID]) -> dict[UUID, FileVersion]:
+        """Return the versions of those of the files that can be searched, from the index alone."""
+        if not ids:
+            return {}
+        cursor = AudioFile.get_pymongo_collection().find(
+            {"_id": {"$in": list(ids)}}, _VERSION_FIELDS
+        )
+        with translating_errors():
+            return {
+                file["_id"]: _version(file)
+                async for file in cursor.hint(_VERSION_INDEX)
+                if file["status"] not in UNSEARCHABLE
+            }
+
+    async def stream_versions(self) -> AsyncIterator[tuple[UUID, FileVersion]]:
+        """Yield id and version of every searchable file in id order, reading the index alone."""
+        # A filter would make MongoDB read the documents; a projection is answered by the index.
+        cursor = AudioFile.get_pymongo_collection().find({}, _VERSION_FIELDS)
+        with translating_errors():
+            async for file in cursor.sort("_id").hint(_VERSION_INDEX).batch_size(_STREAM_BATCH):
                 if file["status"] not in UNSEARCHABLE:
-                    yield file["_id"], file["revision"]
+                    yield file["_id"], _version(file)
 
     async def write_found(self, files: Sequence[AudioFile], now: datetime) -> None:
         """Store what analyses found; a repeat changes nothing.
@@ -137,6 +169,10 @@ class AudioFileRepository:
                 raise
             return list(files)
         return [file for file in files if file.id in present]
+
+
+def _version(file: Fields) -> FileVersion:
+    return FileVersion(file["created_at"], file["revision"])
 
 
 def write_pipeline(file: AudioFile, now: datetime) -> list[Fields]:

@@ -1,137 +1,321 @@
 """Search by words.
 
 Queries follow PostgreSQL's `websearch_to_tsquery`: words, "phrases", `or`, and a minus before what
-must not be there. Results are ranked by weight (title, then tags, pack, path) and closeness of the
-words; ties go by id, so an order is always the same.
+must not be there. A file's score is its rank (title before tags before pack and artist before
+description and path, and closer words before farther) times its quality; ties go to the newer id,
+so an order is always the same.
+
+Invariant: every match is on some page, once. Rare words are ranked all together; of a common word
+the best in quality are ranked first, then the next, so that no query reads all its matches.
 """
 
-import html
 import time
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Float, cast, func, select, text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
-from samplemind.models.search_document import SearchDocument
+from samplemind.search.cursor import Cursor, Place, decode, encode
+from samplemind.search.facets import Facets, count_facets
 from samplemind.search.filters import Filters
-from samplemind.search.text import split_query, split_words
+from samplemind.search.fuzzy import correct
+from samplemind.search.highlight import Highlighter, Names
+from samplemind.search.languages import TextConfiguration
+from samplemind.search.query_limits import limit_queries
+from samplemind.search.results import Results, check_page, milliseconds_since, to_hit
+from samplemind.search.selectivity import share_of_library
+from samplemind.search.suggest import Suggestion, suggest
+from samplemind.search.text import split_query
+from samplemind.search.text_indexes import create_text_indexes
+from samplemind.search.text_plan import TextBounds, TextPlan, plan_text
+from samplemind.search.text_query import (
+    NOWHERE,
+    QUALITY_FLOOR,
+    TO_THE_END,
+    Page,
+    page_statement,
+)
+from samplemind.search.tsquery import Joined, Node, lexemes, parse, wants_something
+from samplemind.settings import SearchSettings
 
-CONFIGURATION = "samplemind"
-MAX_LIMIT = 1000
 MAX_QUERY_LENGTH = 500
+MAX_WORDS = 32
 
-# ts_rank_cd's normalisation 32 maps ranks into 0..1.
-_NORMALISE = 32
-# Marks that cannot stand in a title, since control characters are taken out of it.
-_OPEN, _CLOSE = "\x02", "\x03"
-_HIGHLIGHT = text(f"""
-SELECT ts_headline('{CONFIGURATION}', name, query, :options)
-FROM unnest(CAST(:texts AS text[])) WITH ORDINALITY AS titles (name, place),
-     websearch_to_tsquery('{CONFIGURATION}', :words) AS query
-ORDER BY place
-""")  # noqa: S608  # the configuration's name is the constant above
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One result; `score` is higher for better, `highlight` is HTML with the words in <b>."""
-
-    id: UUID
-    path: str
-    title: str
-    score: float
-    highlight: str
-    kind: str | None = None
-    tempo_bpm: float | None = None
-    key: str | None = None
-    duration_s: float | None = None
+_READ = text("""
+WITH asked AS (
+    SELECT websearch_to_tsquery(CAST(c AS regconfig), :words) AS query,
+           tsvector_to_array(to_tsvector(CAST(c AS regconfig), :words)) AS lexemes
+    FROM unnest(CAST(:configurations AS text[])) AS c
+)
+SELECT (SELECT array_agg(DISTINCT CAST(query AS text)) FROM asked) AS queries,
+       (SELECT json_object_agg(lexeme, documents) FROM search_lexemes
+        WHERE lexeme IN (SELECT unnest(lexemes) FROM asked)) AS documents,
+       (SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = 'search_texts'::regclass) AS files
+""")
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """The hits of one page, how many there are in all, and the milliseconds it took.
+class _Read:
+    """A query as the server read it, and the plan that it leads to."""
 
-    By sound everything matches, so there `total` counts what passes the filters, up to a bound.
-    """
-
-    took_ms: float
-    total: int
-    results: tuple[Hit, ...]
+    node: Node
+    plan: TextPlan
+    files: int
 
 
-async def search_audio_files(
-    session: AsyncSession,
-    query: str,
-    *,
-    filters: Filters | None = None,
-    limit: int = 20,
-    offset: int = 0,
-) -> Results:
-    """Return the files whose words match.
+class FullTextSearch:
+    """Search by words; one object may serve any number of sessions."""
+
+    def __init__(
+        self, settings: SearchSettings | None = None, *, bounds: TextBounds | None = None
+    ) -> None:
+        self._settings = settings or SearchSettings()
+        self._bounds = bounds or TextBounds(rank_up_to=self._settings.rank_up_to)
+        self._highlighter = Highlighter()
+
+    async def search_audio_files(
+        self,
+        session: AsyncSession,
+        query: str,
+        *,
+        owner: UUID | None = None,
+        filters: Filters | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        cursor: str | None = None,
+        languages: Collection[TextConfiguration] = (),
+        explain: bool = False,
+        highlights: bool = True,
+    ) -> Results:
+        """Return the files whose words match, best first.
+
+        Args:
+            session: the transaction to read in.
+            query: words, "phrases", `or`, and a minus before what must not be there.
+            owner: only this user's files; the same as the filter.
+            filters: what results must be, and who looks; none: what a stranger may see.
+            limit: how many at most, 1 to 1000.
+            offset: how many to leave out, up to 10,000; a cursor goes further, and does not
+                repeat what moved meanwhile.
+            cursor: `next_cursor` of the page before.
+            languages: configurations that the query is read in beside the deployment's.
+            explain: tell each score's parts.
+            highlights: mark the words; without, a highlight is the title.
+
+        Raises:
+            InvalidInputError: no word to search for, too many, or a limit out of range.
+            TransientError: the time limit ended the query.
+        """
+        check_page(limit, offset)
+        filters = _of_owner(filters or Filters(), owner)
+        if cursor is not None and offset:
+            message = "give a cursor or an offset, not both"
+            raise InvalidInputError(message)
+        words = checked_words(query)
+        configurations = self._configurations(languages)
+        search = (words, configurations, filters)
+        start = decode(cursor, search) if cursor is not None else Cursor()
+        started = time.perf_counter()
+        read = await self._read(session, words, configurations, filters)
+        page = await self._page(session, read, filters, Page(limit, offset, start))
+        marks = [""] * len(page.rows)
+        if highlights and page.rows:
+            names = [_names(row) for row in page.rows]
+            marks = await self._highlighter.highlight(session, names, page.lexemes, configurations)
+        hits = tuple(
+            to_hit(row, score=row.score, highlight=mark, explanation=_parts(row, explain))
+            for row, mark in zip(page.rows, marks, strict=True)
+        )
+        return Results(
+            milliseconds_since(started),
+            page.total,
+            page.is_whole,
+            hits,
+            encode(page.next, search) if page.next is not None else None,
+        )
+
+    async def fuzzy_search(
+        self,
+        session: AsyncSession,
+        query: str,
+        *,
+        owner: UUID | None = None,
+        filters: Filters | None = None,
+        limit: int = 20,
+        offset: int = 0,
+        highlights: bool = True,
+    ) -> Results:
+        """Return what `search_audio_files` returns for the query with its misspelt words corrected.
+
+        A word that no file has is replaced by the most likely one that files have; `did_you_mean`
+        tells the corrected query. Words behind a minus and within quotes are corrected too.
+
+        Raises:
+            InvalidInputError: no word to search for, too many, or a limit out of range.
+            TransientError: the time limit ended the query.
+        """
+        started = time.perf_counter()
+        checked_words(query)
+        filters = _of_owner(filters or Filters(), owner)
+        await limit_queries(session, timeout_ms=self._settings.statement_timeout_ms)
+        corrected = await correct(session, query, filters, self._settings.text_configuration)
+        results = await self.search_audio_files(
+            session,
+            corrected or query,
+            filters=filters,
+            limit=limit,
+            offset=offset,
+            highlights=highlights,
+        )
+        return replace(
+            results, took_ms=milliseconds_since(started), did_you_mean=corrected, next_cursor=None
+        )
+
+    async def autocomplete(
+        self,
+        session: AsyncSession,
+        prefix: str,
+        *,
+        owner: UUID | None = None,
+        filters: Filters | None = None,
+        limit: int = 10,
+    ) -> tuple[Suggestion, ...]:
+        """Return words and whole names that begin as the prefix does, popular ones first.
+
+        Raises:
+            InvalidInputError: nothing to complete, or a limit out of range.
+        """
+        return await suggest(session, prefix, _of_owner(filters or Filters(), owner), limit=limit)
+
+    async def facets(
+        self,
+        session: AsyncSession,
+        query: str,
+        *,
+        owner: UUID | None = None,
+        filters: Filters | None = None,
+        languages: Collection[TextConfiguration] = (),
+    ) -> Facets:
+        """Return how many matches there are of each kind, key, tag, format and tempo.
+
+        Of a common word the best matches in quality are counted, and `is_exact` is false.
+
+        Raises:
+            InvalidInputError: no word to search for, or too many.
+            TransientError: the time limit ended the query.
+        """
+        filters = _of_owner(filters or Filters(), owner)
+        words = checked_words(query)
+        read = await self._read(session, words, self._configurations(languages), filters)
+        return await count_facets(session, read.plan, filters, self._bounds, read.files)
+
+    async def create_search_indexes(self, session: AsyncSession) -> list[str]:
+        """Create what indexes of text search are missing, without blocking writers.
+
+        The session's transaction must not have begun anything: CONCURRENTLY works outside of one.
+
+        Returns:
+            The names of the indexes that were created; none on a second call.
+        """
+        return await create_text_indexes(session)
+
+    def _configurations(self, languages: Collection[TextConfiguration]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self._settings.text_configuration, *languages)))
+
+    async def _read(
+        self, session: AsyncSession, words: str, configurations: Sequence[str], filters: Filters
+    ) -> _Read:
+        await limit_queries(session, timeout_ms=self._settings.statement_timeout_ms)
+        parameters = {"words": words, "configurations": list(configurations)}
+        row = (await session.execute(_READ, parameters)).one()
+        nodes = tuple(node for query in row.queries if (node := parse(query)) is not None)
+        if not nodes or not all(map(wants_something, nodes)):
+            message = "the query has no word to search for: name one that files must have"
+            raise InvalidInputError(message)
+        node = nodes[0] if len(nodes) == 1 else Joined("|", nodes)
+        share = await share_of_library(session, filters)
+        plan = plan_text(node, row.documents or {}, int(row.files), share, self._bounds)
+        return _Read(node, plan, int(row.files))
+
+    async def _page(
+        self, session: AsyncSession, read: _Read, filters: Filters, page: Page
+    ) -> "_Found":
+        found = _Found(lexemes=frozenset(lexemes(read.node)))
+        cursor, offset = page.cursor, page.offset
+        while True:
+            # One more than is wanted tells whether anything follows.
+            wanted = Page(page.limit - len(found.rows) + 1, offset, cursor)
+            band = await self._band(session, read, filters, wanted)
+            found.total += band.found
+            found.is_whole = band.is_whole and cursor.above is None
+            rows = band.rows[: wanted.limit - 1]
+            found.rows += rows
+            if len(band.rows) == wanted.limit:
+                last = Place(rows[-1].score, rows[-1].file_id) if rows else cursor.last
+                found.next = replace(band.cursor, last=last)
+                return found
+            if band.cursor.below == TO_THE_END:
+                return found
+            cursor = Cursor(above=band.cursor.below, extras=band.cursor.extras)
+            offset = max(0, offset - band.found)
+            if len(found.rows) == page.limit:
+                found.next = cursor
+                return found
+
+    async def _band(
+        self, session: AsyncSession, read: _Read, filters: Filters, page: Page
+    ) -> "_Band":
+        cursor = page.cursor
+        plan = _plan_for(read.plan, cursor)
+        statement = page_statement(plan, filters, page, self._bounds)
+        rows = (await session.execute(statement)).all()
+        if not plan.main.walked:
+            end = cursor.below or TO_THE_END
+            return _Band(rows, _ended(plan, cursor, rows[0], end))
+        if rows[0].main_count >= min(self._bounds.least, self._bounds.band):
+            end = Place(rows[0].main_quality, rows[0].main_id)
+            return _Band(rows, _ended(plan, cursor, rows[0], end))
+        # Too few of the best files match: all the others are looked at.
+        plan = (
+            plan.gathered()
+            if cursor.above is None
+            else read.plan.continued(walked=False, extras=len(cursor.extras))
+        )
+        rows = (await session.execute(page_statement(plan, filters, page, self._bounds))).all()
+        return _Band(rows, _ended(plan, cursor, rows[0], TO_THE_END))
+
+
+@dataclass(slots=True)
+class _Found:
+    """A page as it grows from band to band."""
+
+    lexemes: frozenset[str]
+    rows: list[Row[Any]] = field(default_factory=list)
+    total: int = 0
+    is_whole: bool = False
+    next: Cursor | None = None
+
+
+class _Band:
+    """What one statement found of a band; `cursor` tells where the band lies."""
+
+    def __init__(self, rows: Sequence[Row[Any]], cursor: Cursor) -> None:
+        self.rows = [row for row in rows if row.file_id is not None]
+        self.found: int = rows[0].found
+        self.cursor = cursor
+        self.is_whole = cursor.below == TO_THE_END
+
+
+def checked_words(query: str) -> str:
+    """Return the query with its words split as the index's are.
 
     Raises:
-        InvalidInputError: the query has no word, is too long, or a limit is out of range.
+        InvalidInputError: it has no word, is too long, or has too many words.
     """
-    check_page(limit, offset)
-    words = _checked(query)
-    started = time.perf_counter()
-    tsquery = func.websearch_to_tsquery(CONFIGURATION, words)
-    conditions = [
-        SearchDocument.words.op("@@")(tsquery),
-        *(filters or Filters()).conditions(),
-    ]
-    total = await session.scalar(
-        select(func.count()).select_from(SearchDocument).where(*conditions)
-    )
-    rank = cast(func.ts_rank_cd(SearchDocument.words, tsquery, _NORMALISE), Float).label("rank")
-    page = (
-        select(SearchDocument, rank)
-        .where(*conditions)
-        .order_by(rank.desc(), SearchDocument.file_id.desc())
-        .limit(limit)
-        .offset(offset)
-    )
-    rows = (await session.execute(page)).all()
-    highlights = await _highlights(session, [row[0] for row in rows], words)
-    hits = tuple(
-        to_hit(document, score=float(score), highlight=highlight)
-        for (document, score), highlight in zip(rows, highlights, strict=True)
-    )
-    return Results(_milliseconds_since(started), total or 0, hits)
-
-
-def to_hit(document: SearchDocument, *, score: float, highlight: str = "") -> Hit:
-    """Return the hit that a row makes; without a highlight, its title escaped."""
-    return Hit(
-        id=document.file_id,
-        path=document.path,
-        title=document.title,
-        score=round(score, 6),
-        highlight=highlight or html.escape(document.title),
-        kind=document.kind,
-        tempo_bpm=document.tempo_bpm,
-        key=document.key,
-        duration_s=document.duration_s,
-    )
-
-
-def check_page(limit: int, offset: int) -> None:
-    """Refuse a page that no caller means.
-
-    Raises:
-        InvalidInputError: the limit is not within 1..1000, or the offset is negative.
-    """
-    if not 1 <= limit <= MAX_LIMIT:
-        message = f"limit must be from 1 to {MAX_LIMIT}, not {limit}"
-        raise InvalidInputError(message)
-    if offset < 0:
-        message = f"offset must not be negative, and is {offset}"
-        raise InvalidInputError(message)
-
-
-def _checked(query: str) -> str:
     if len(query) > MAX_QUERY_LENGTH:
         message = f"the query has {len(query)} characters; at most {MAX_QUERY_LENGTH} are searched"
         raise InvalidInputError(message)
@@ -139,29 +323,45 @@ def _checked(query: str) -> str:
     if not any(character.isalnum() for character in words):
         message = "the query has no word to search for"
         raise InvalidInputError(message)
+    count = len(words.replace('"', " ").split())
+    if count > MAX_WORDS:
+        message = f"the query has {count} words; at most {MAX_WORDS} are searched"
+        raise InvalidInputError(message)
     return words
 
 
-async def _highlights(
-    session: AsyncSession, documents: list[SearchDocument], words: str
-) -> list[str]:
-    # Only the returned rows are marked: ts_headline parses its whole text again.
-    if not documents:
-        return []
-    texts = [
-        " · ".join(filter(None, (split_words(document.title), " ".join(document.tags))))
-        for document in documents
-    ]
-    rows = await session.scalars(
-        _HIGHLIGHT,
-        {
-            "texts": texts,
-            "words": words,
-            "options": f"StartSel={_OPEN}, StopSel={_CLOSE}, HighlightAll=true",
-        },
-    )
-    return [html.escape(row).replace(_OPEN, "<b>").replace(_CLOSE, "</b>") for row in rows]
+def _of_owner(filters: Filters, owner: UUID | None) -> Filters:
+    return filters if owner is None else replace(filters, owner_id=owner)
 
 
-def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 2)
+def _plan_for(plan: TextPlan, cursor: Cursor) -> TextPlan:
+    if cursor == Cursor():
+        return plan if plan.main.walked else plan.gathered()
+    walked = cursor.above is not None and cursor.below is None
+    return plan.continued(walked=walked, extras=len(cursor.extras))
+
+
+def _ended(plan: TextPlan, cursor: Cursor, facts: Row[Any], below: Place) -> Cursor:
+    if cursor.above is not None or cursor.below is not None:
+        return replace(cursor, below=below)
+    ends: list[Place | None] = []
+    for number, source in enumerate(plan.extras):
+        if not source.walked:
+            ends.append(None)
+            continue
+        quality = getattr(facts, f"extra_{number}_quality")
+        known = quality is not None
+        ends.append(Place(quality, getattr(facts, f"extra_{number}_id")) if known else NOWHERE)
+    return Cursor(below=below, extras=tuple(ends))
+
+
+def _names(row: Row[Any]) -> Names:
+    others = (*row.tags, row.pack, row.artist, row.description)
+    return Names(row.title, [other for other in others if other])
+
+
+def _parts(row: Row[Any], explain: bool) -> dict[str, float] | None:
+    if not explain:
+        return None
+    factor = QUALITY_FLOOR + (1 - QUALITY_FLOOR) * row.quality
+    return {"rank": round(row.score / factor, 6), "quality": round(row.quality, 4)}

@@ -1,59 +1,45 @@
 """Writing the index: from dirty ids to committed rows.
 
-A drain claims ids, reads their documents, merges their rows in one statement and only then forgets
-the ids. Every step may run twice. A row is replaced only by a higher revision of its file, so an
-unchanged file costs no write and a late drain undoes nothing. A file that is gone from MongoDB, or
-whose new content was refused, goes from the index.
+A drain claims ids, reads their documents, merges their rows and only then forgets the ids. Every
+step may run twice. A file whose version the index has already is not even read; a file that is
+gone from MongoDB, or whose new content was refused, goes from the index.
+
+Invariant: once nobody marks or drains any more, the index holds what the library holds. A file
+that appears or vanishes while it is indexed is looked at again after the commit: whoever changes
+it later marks it later, and that mark is drained after this commit.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, cast
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psycopg
-from sqlalchemy import delete, select, text, tuple_
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.connections.resources import Connections
-from samplemind.documents.audio_file import AudioFile
 from samplemind.models.search_document import SearchDocument
+from samplemind.models.search_usage import SearchUsage
 from samplemind.repositories.analyses import AnalysisRepository
-from samplemind.repositories.audio_files import AudioFileRepository
-from samplemind.search.dirty import claim_dirty, forget_dirty
-from samplemind.search.rows import COLUMNS, index_row, is_searchable
+from samplemind.repositories.audio_files import AudioFileRepository, FileVersion
+from samplemind.search.dirty import claim_dirty, forget_dirty, mark_dirty
+from samplemind.search.journal import join_writers, record_changes
+from samplemind.search.languages import TextConfiguration
+from samplemind.search.merge import merge_files, remove_files
+from samplemind.search.quality import static_quality
+from samplemind.search.rows import INDEX_VERSION, IndexedFile, index_file, is_searchable
 
 CHUNK = 1000
 _LEASE = timedelta(seconds=60)
+Progress = Callable[[int, int], None]
 
-_STAGING = "search_staging"
-_CREATE_STAGING = (
-    f"CREATE TEMPORARY TABLE {_STAGING} "
-    f"({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())}) ON COMMIT DROP"
-)
-_COPY = f"COPY {_STAGING} ({', '.join(COLUMNS)}) FROM STDIN"
-_PLAIN = [name for name in COLUMNS if not name.endswith("_words") and name != "embedding"]
-_CHANGED = [*(name for name in _PLAIN if name != "file_id"), "embedding", "words", "indexed_at"]
-# Ordered by id, so that two drains that share files lock rows in one order.
-_MERGE = f"""
-INSERT INTO search_documents AS present ({", ".join(_PLAIN)}, embedding, words, indexed_at)
-SELECT {", ".join(_PLAIN)}, embedding::halfvec,
-       setweight(to_tsvector('samplemind', title_words), 'A') ||
-       setweight(to_tsvector('samplemind', tag_words), 'B') ||
-       setweight(to_tsvector('samplemind', pack_words), 'C') ||
-       setweight(to_tsvector('samplemind', path_words), 'D'),
-       statement_timestamp()
-FROM {_STAGING} ORDER BY file_id
-ON CONFLICT (file_id) DO UPDATE
-SET {", ".join(f"{name} = excluded.{name}" for name in _CHANGED)}
-WHERE present.revision < excluded.revision
-"""  # noqa: S608  # every name in it is a constant above
+# A file that comes and goes more often than this within a second is left to its next mark.
+_MOST_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What one call did: ids looked at, rows written, rows removed."""
+    """What one call did: ids looked at, files written, files removed."""
 
     seen: int = 0
     written: int = 0
@@ -81,66 +67,168 @@ async def drain(connections: Connections, *, at_most: int = 100_000) -> IndexRep
     return report
 
 
-async def index_files(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
-    """Bring the rows of these files up to date, in one transaction."""
-    files = await _searchable(connections, ids)
-    wanted = [file.analysis_id for file in files if file.analysis_id is not None]
-    analyses = {analysis.id: analysis for analysis in await AnalysisRepository().find_many(wanted)}
-    rows = [
-        index_row(file, analyses.get(file.analysis_id) if file.analysis_id else None)
-        for file in files
-    ]
-    gone = set(ids) - {file.id for file in files}
+async def index_files(
+    connections: Connections,
+    ids: Sequence[UUID],
+    *,
+    again: bool = False,
+    progress: Progress = lambda _done, _total: None,
+) -> IndexReport:
+    """Bring the files up to date in the index; more than a chunk go in several transactions.
+
+    A file that is gone from the library, or refused, goes from the index.
+
+    Args:
+        connections: to the stores.
+        ids: of the files; those that are given twice are done once.
+        again: make the rows of files anew that the index has in their version already; what
+            comes out the same is still not written.
+        progress: called after each chunk with how many files are done, and how many there are.
+
+    Raises:
+        StoreUnavailableError: a store did not answer; running it again does no harm.
+    """
+    await connections.documents()
+    report = IndexReport()
+    wanted = list(dict.fromkeys(ids))
+    for start in range(0, len(wanted), CHUNK):
+        report += await _index_chunk(connections, wanted[start : start + CHUNK], again=again)
+        progress(report.seen, len(wanted))
+    return report
+
+
+async def delete_files(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
+    """Take files out of the index that are no longer in the library.
+
+    Call it after the deletion. A file that is in the library, because it was made again before a
+    late message came, is brought up to date instead.
+    """
+    return await index_files(connections, ids)
+
+
+async def reindex_owner(
+    connections: Connections,
+    owner_id: UUID | None,
+    *,
+    progress: Progress = lambda _done, _total: None,
+) -> IndexReport:
+    """Make the rows of all files of one owner anew; none: the library's own files.
+
+    Raises:
+        StoreUnavailableError: a store did not answer; running it again does no harm.
+    """
+    await connections.documents()
+    ids = await AudioFileRepository().list_ids(owner_id)
+    query = select(SearchDocument.file_id).where(
+        SearchDocument.owner_id.is_not_distinct_from(owner_id)
+    )
+    async with connections.postgres.session() as session:
+        ids += await session.scalars(query)
+    return await index_files(connections, ids, again=True, progress=progress)
+
+
+async def _index_chunk(
+    connections: Connections, ids: Sequence[UUID], *, again: bool
+) -> IndexReport:
+    report = IndexReport(seen=len(ids))
+    pending = list(ids)
+    library = await AudioFileRepository().find_versions(pending)
+    for _ in range(_MOST_LOOKS):
+        report += await _bring_up_to_date(connections, pending, library, again=again)
+        present = await AudioFileRepository().find_versions(pending)
+        pending = [file_id for file_id in pending if (file_id in library) != (file_id in present)]
+        if not pending:
+            return report
+        library = present
+    await mark_dirty(connections.broker, pending)
+    return report
+
+
+async def _bring_up_to_date(
+    connections: Connections,
+    ids: Sequence[UUID],
+    library: dict[UUID, FileVersion],
+    *,
+    again: bool,
+) -> IndexReport:
+    async with connections.postgres.session() as session:
+        stale = list(library) if again else await _stale(session, library)
+        usage = await read_usage(session, stale)
+    files = await load_files(
+        stale, usage, configuration=connections.settings.search.text_configuration
+    )
+    gone = [file_id for file_id in ids if file_id not in library]
 
     async def write(session: AsyncSession) -> IndexReport:
-        removed = await _remove_gone(connections, session, gone)
-        return IndexReport(len(ids), await _merge(session, rows), removed)
+        await join_writers(session)
+        removed = await remove_files(session, gone)
+        written = await merge_files(session, files)
+        await record_changes(session, [*gone, *written])
+        return IndexReport(written=len(written), removed=removed)
 
+    if not files and not gone:
+        return IndexReport()
     return await connections.postgres.run(write, idempotent=True)
 
 
-async def remove_rows(session: AsyncSession, rows: Mapping[UUID, int]) -> int:
-    """Remove the rows that still have these revisions; one that was written since then stays."""
-    if not rows:
-        return 0
-    seen = tuple_(SearchDocument.file_id, SearchDocument.revision).in_(list(rows.items()))
-    removed = await session.execute(delete(SearchDocument).where(seen))
-    return int(removed.rowcount)  # type: ignore[attr-defined]
+async def load_files(
+    ids: Iterable[UUID],
+    usage: dict[UUID, tuple[int, int]],
+    *,
+    configuration: TextConfiguration,
+) -> list[IndexedFile]:
+    """Return the rows of those of the files that are there and searchable.
 
-
-async def _searchable(connections: Connections, ids: Collection[UUID]) -> list[AudioFile]:
-    await connections.documents()
-    files = await AudioFileRepository().find_many(list(ids))
-    return [file for file in files if is_searchable(file)]
-
-
-async def _remove_gone(connections: Connections, session: AsyncSession, gone: set[UUID]) -> int:
-    # The rows are read before the library is asked again: whoever has brought a file back since
-    # either shows in the library or has written another revision.
-    if not gone:
-        return 0
-    found = await session.execute(
-        select(SearchDocument.file_id, SearchDocument.revision).where(
-            SearchDocument.file_id.in_(gone)
+    Args:
+        ids: of the files.
+        usage: plays and downloads by file; a file that is not in it has none.
+        configuration: of words whose file names no language.
+    """
+    found = await AudioFileRepository().find_many(list(ids))
+    files = [file for file in found if is_searchable(file)]
+    wanted = [file.analysis_id for file in files if file.analysis_id is not None]
+    sounds = await AnalysisRepository().find_sounds(wanted)
+    now = datetime.now(UTC)
+    rows = []
+    for file in files:
+        plays, downloads = usage.get(file.id, (0, 0))
+        rows.append(
+            index_file(
+                file,
+                sounds.get(file.analysis_id) if file.analysis_id else None,
+                quality=static_quality(file, plays=plays, downloads=downloads, now=now),
+                configuration=configuration,
+            )
         )
+    return rows
+
+
+async def read_usage(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """Return plays and downloads of those of the files that have any."""
+    if not ids:
+        return {}
+    query = select(SearchUsage.file_id, SearchUsage.plays, SearchUsage.downloads)
+    rows = await session.execute(query.where(SearchUsage.file_id.in_(ids)))
+    return {file_id: (plays, downloads) for file_id, plays, downloads in rows}
+
+
+async def _stale(session: AsyncSession, library: dict[UUID, FileVersion]) -> list[UUID]:
+    """Return the files that the index does not have in their version."""
+    if not library:
+        return []
+    query = select(
+        SearchDocument.file_id,
+        SearchDocument.created_at,
+        SearchDocument.revision,
+        SearchDocument.index_version,
     )
-    rows = {row.file_id: row.revision for row in found}
-    for file in await _searchable(connections, rows):
-        del rows[file.id]
-    return await remove_rows(session, rows)
-
-
-async def _merge(session: AsyncSession, rows: Sequence[tuple[Any, ...]]) -> int:
-    if not rows:
-        return 0
-    connection = await session.connection()
-    await connection.execute(text(_CREATE_STAGING))
-    raw = await connection.get_raw_connection()
-    driver = cast("psycopg.AsyncConnection[Any]", raw.driver_connection)
-    async with driver.cursor() as cursor:
-        async with cursor.copy(_COPY.encode()) as copy:
-            copy.set_types(list(COLUMNS.values()))
-            for row in rows:
-                await copy.write_row(row)
-        await cursor.execute(_MERGE.encode())
-        return cursor.rowcount
+    rows = await session.execute(query.where(SearchDocument.file_id.in_(library)))
+    indexed = {
+        file_id: (FileVersion(created_at, revision), index_version)
+        for file_id, created_at, revision, index_version in rows
+    }
+    return [
+        file_id
+        for file_id, version in library.items()
+        if indexed.get(file_id) != (version, INDEX_VERSION)
+    ]

@@ -1,11 +1,14 @@
 """Comparing MongoDB with the index and repairing what an event lost.
 
-Both sides are streamed in id order, so memory does not grow with the library. What differs is only
-marked dirty: the drain repairs it by the one path that writes the index.
+Both sides are read in id order, so memory does not grow with the library, and the index page by
+page, so that no long transaction keeps a rebuild from switching. What differs is only
+marked dirty: the drain repairs it by the one path that writes the index. The exception is a row
+that is ahead of the library (MongoDB was restored from a backup, or a clock went back), which no
+drain may overwrite: it is taken out first.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,22 +18,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from samplemind.connections.resources import Connections
 from samplemind.errors import ConflictError
 from samplemind.models.search_document import SearchDocument
-from samplemind.repositories.audio_files import AudioFileRepository
+from samplemind.repositories.audio_files import AudioFileRepository, FileVersion
 from samplemind.search.dirty import mark_dirty
-from samplemind.search.indexer import remove_rows
+from samplemind.search.journal import join_writers, record_changes
+from samplemind.search.merge import remove_files
+from samplemind.search.rows import INDEX_VERSION
 
 _CHUNK = 1000
-NO_ROW = -1
 _FEW_SURPLUS = 100
 _FEW_SURPLUS_SHARE = 0.1
+_PAGE = 5000
 
 
-class Difference(NamedTuple):
-    """A file whose sides differ: its row's revision, and whether the row has no file at all."""
+class RowVersion(NamedTuple):
+    """What a row was made from, and by which version of the code."""
 
-    file_id: UUID
-    row_revision: int = NO_ROW
-    surplus: bool = False
+    file: FileVersion
+    made_by: int
 
 
 @dataclass(slots=True)
@@ -40,19 +44,29 @@ class Drift:
     Attributes:
         compared: files on either side.
         missing: files that the index does not have.
-        stale: files of which the index has another revision.
+        stale: files of which the index has an older version.
         surplus: rows whose file is gone.
+        ahead: rows of a newer version than the library's.
     """
 
     compared: int = 0
     missing: int = 0
     stale: int = 0
     surplus: int = 0
+    ahead: int = 0
 
     @property
     def total(self) -> int:
         """How many rows are wrong."""
-        return self.missing + self.stale + self.surplus
+        return self.missing + self.stale + self.surplus + self.ahead
+
+
+@dataclass(slots=True)
+class _Wrong:
+    """What was found since the last repair."""
+
+    ids: list[UUID] = field(default_factory=list)
+    ahead: dict[UUID, FileVersion] = field(default_factory=dict)
 
 
 async def reconcile(connections: Connections, *, repair: bool = True, force: bool = False) -> Drift:
@@ -67,20 +81,18 @@ async def reconcile(connections: Connections, *, repair: bool = True, force: boo
     """
     await connections.documents()
     drift = Drift()
-    wrong: dict[UUID, int] = {}
+    wrong = _Wrong()
     surplus: list[UUID] = []
-    async with connections.postgres.session() as session:
-        library = AudioFileRepository().stream_revisions()
-        async for found in differing(library, _indexed(session), drift):
-            if not repair:
-                continue
-            if found.surplus:
-                surplus.append(found.file_id)
-            else:
-                wrong[found.file_id] = found.row_revision
-            if len(wrong) >= _CHUNK:
-                await _repair(connections, wrong)
-                wrong.clear()
+    async for file_id, row in differing(_library(), _indexed(connections), drift):
+        if drift.surplus > len(surplus):
+            surplus.append(file_id)
+            continue
+        wrong.ids.append(file_id)
+        if row is not None:
+            wrong.ahead[file_id] = row.file
+        if repair and len(wrong.ids) >= _CHUNK:
+            await _repair(connections, wrong)
+            wrong = _Wrong()
     if repair:
         await _repair(connections, wrong)
         _refuse_another_library(drift, force=force)
@@ -99,46 +111,96 @@ def _refuse_another_library(drift: Drift, *, force: bool) -> None:
         raise ConflictError(message)
 
 
-async def _repair(connections: Connections, wrong: Mapping[UUID, int]) -> None:
-    """Mark what differs; rows from a later time than the library's go first.
-
-    A library that was restored from a backup has lower revisions than its rows, which the index
-    would otherwise keep as newer for ever.
-    """
-    files = await AudioFileRepository().find_many(list(wrong))
-    ahead = {file.id: wrong[file.id] for file in files if file.revision < wrong[file.id]}
-
-    async def remove(session: AsyncSession) -> int:
-        return await remove_rows(session, ahead)
-
-    await connections.postgres.run(remove, idempotent=True)
-    await mark_dirty(connections.broker, list(wrong))
-
-
 async def differing(
-    library: AsyncIterator[tuple[UUID, int]], index: AsyncIterator[tuple[UUID, int]], drift: Drift
-) -> AsyncIterator[Difference]:
-    """Yield where the two sides differ, and count it in `drift`; both come in id order."""
+    library: AsyncIterator[tuple[UUID, RowVersion]],
+    index: AsyncIterator[tuple[UUID, RowVersion]],
+    drift: Drift,
+) -> AsyncIterator[tuple[UUID, RowVersion | None]]:
+    """Yield each id whose two sides differ, counting them in `drift`; both come in id order.
+
+    With it comes the row's version where that is ahead of the file's, else none.
+    """
     file, row = await anext(library, None), await anext(index, None)
     while file is not None or row is not None:
         drift.compared += 1
         if file is not None and (row is None or file[0] < row[0]):
             drift.missing += 1
-            yield Difference(file[0])
+            yield file[0], None
             file = await anext(library, None)
         elif row is not None and (file is None or row[0] < file[0]):
             drift.surplus += 1
-            yield Difference(*row, surplus=True)
+            yield row[0], None
             row = await anext(index, None)
         elif file is not None and row is not None:
-            if row[1] != file[1]:
+            if row[1].file > file[1].file:
+                drift.ahead += 1
+                yield row
+            elif row[1] < file[1]:
                 drift.stale += 1
-                yield Difference(*row)
+                yield file[0], None
             file, row = await anext(library, None), await anext(index, None)
 
 
-async def _indexed(session: AsyncSession) -> AsyncIterator[tuple[UUID, int]]:
-    query = select(SearchDocument.file_id, SearchDocument.revision).order_by(SearchDocument.file_id)
-    rows = await session.stream(query.execution_options(yield_per=_CHUNK))
-    async for file_id, revision in rows:
-        yield file_id, revision
+async def _repair(connections: Connections, wrong: _Wrong) -> None:
+    await _remove_ahead(connections, wrong.ahead)
+    await mark_dirty(connections.broker, wrong.ids)
+
+
+async def _remove_ahead(connections: Connections, rows: dict[UUID, FileVersion]) -> None:
+    if not rows:
+        return
+    # Both sides were read while files changed: a row is ahead only if the file, read again after
+    # the row was, is still behind it.
+    library = await AudioFileRepository().find_versions(list(rows))
+    ahead = [
+        file_id for file_id, row in rows.items() if file_id in library and library[file_id] < row
+    ]
+
+    async def remove(session: AsyncSession) -> None:
+        await join_writers(session)
+        same = await _still_of(session, ahead, rows)
+        await remove_files(session, same)
+        await record_changes(session, same)
+
+    if ahead:
+        await connections.postgres.run(remove, idempotent=True)
+
+
+async def _still_of(
+    session: AsyncSession, ids: Sequence[UUID], rows: dict[UUID, FileVersion]
+) -> list[UUID]:
+    query = select(SearchDocument.file_id, SearchDocument.created_at, SearchDocument.revision)
+    locked = query.where(SearchDocument.file_id.in_(ids)).order_by(SearchDocument.file_id)
+    found = await session.execute(locked.with_for_update())
+    return [
+        file_id
+        for file_id, created_at, revision in found
+        if rows[file_id] == FileVersion(created_at, revision)
+    ]
+
+
+async def _library() -> AsyncIterator[tuple[UUID, RowVersion]]:
+    async for file_id, version in AudioFileRepository().stream_versions():
+        yield file_id, RowVersion(version, INDEX_VERSION)
+
+
+async def _indexed(connections: Connections) -> AsyncIterator[tuple[UUID, RowVersion]]:
+    query = (
+        select(
+            SearchDocument.file_id,
+            SearchDocument.created_at,
+            SearchDocument.revision,
+            SearchDocument.index_version,
+        )
+        .order_by(SearchDocument.file_id)
+        .limit(_PAGE)
+    )
+    page = query
+    while True:
+        async with connections.postgres.session() as session:
+            rows = (await session.execute(page)).all()
+        for file_id, created_at, revision, index_version in rows:
+            yield file_id, RowVersion(FileVersion(created_at, revision), index_version)
+        if len(rows) < _PAGE:
+            return
+        page = query.where(SearchDocument.file_id > rows[-1].file_id)

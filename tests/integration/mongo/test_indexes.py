@@ -126,6 +126,6 @@ async def test_a_query_is_served_by_its_index_without_sorting(
 
 async def test_revisions_are_read_from_the_index_alone(connections: Connections) -> None:
     files = (await connections.documents())["audio_files"]
-    cursor = files.find({}, {"revision": 1, "status": 1})
+    cursor = files.find({}, {"revision": 1, "created_at": 1, "status": 1})
     plan = await cursor.sort("_id").hint("revisions_by_id").explain()
     assert "'stage': 'FETCH'" not in str(plan["queryPlanner"]["winningPlan"])

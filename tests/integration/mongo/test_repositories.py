@@ -130,14 +130,15 @@ async def test_a_file_that_does_not_exist_is_told_as_such(files: AudioFileReposi
     assert await files.find_many([]) == []
 
 
-async def test_revisions_of_searchable_files_come_in_the_order_of_ids(
+async def test_versions_of_searchable_files_come_in_the_order_of_ids(
     files: AudioFileRepository,
 ) -> None:
     new = [make_file(f"/music/{number}.wav") for number in range(50)]
     refused = make_file("/music/text.wav", status=FileStatus.REJECTED)
     await files.write_found([*new, refused], NOW)
-    streamed = [entry async for entry in files.stream_revisions()]
-    assert streamed == [(file_id, 1) for file_id in sorted(file.id for file in new)]
+    streamed = [entry async for entry in files.stream_versions()]
+    assert streamed == [(file_id, (NOW, 1)) for file_id in sorted(file.id for file in new)]
+    assert await files.find_versions([refused.id, new[0].id]) == {new[0].id: (NOW, 1)}
 
 
 async def test_a_result_is_stored_once_and_never_changed(analyses: AnalysisRepository) -> None:

@@ -1,16 +1,20 @@
+from typing import Any
 from uuid import UUID, uuid4
 
-import numpy as np
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.search.filters import Filters, Range
-from samplemind.search.full_text import Results, search_audio_files
+from samplemind.search.full_text import FullTextSearch
 from samplemind.search.indexer import index_files
-from samplemind.search.vector import find_by_path, find_similar, stored_vector
-from tests.library import EMBEDDING_VERSION, add_file, unit_vector
+from samplemind.search.results import Results
+from samplemind.search.sound import find_by_path, stored_sound
+from samplemind.search.vector import VectorSearch
+from tests.library import add_file, unit_vector
+
+EVERYTHING = Filters(everything=True)
 
 HOSTILE = (
     "'; DROP TABLE search_documents; --",
@@ -41,6 +45,12 @@ async def library(connections: Connections) -> dict[str, str]:
     }
     await index_files(connections, [file.id for file in files.values()])
     return {name: str(file.id) for name, file in files.items()} | {"owner": str(owner)}
+
+
+async def search_audio_files(
+    session: AsyncSession, query: str, *, filters: Filters = EVERYTHING, **page: Any
+) -> Results:
+    return await FullTextSearch().search_audio_files(session, query, filters=filters, **page)
 
 
 def ids(results: Results) -> set[str]:
@@ -78,7 +88,7 @@ async def test_a_title_ranks_before_a_folder(
 
 async def test_filters_narrow_any_query(session: AsyncSession, library: dict[str, str]) -> None:
     async def found(**narrow: object) -> set[str]:
-        filters = Filters(**narrow)  # type: ignore[arg-type]
+        filters = Filters(everything=True, **narrow)  # type: ignore[arg-type]
         return ids(await search_audio_files(session, "kick or loop", filters=filters))
 
     assert await found(tempo_bpm=Range(120, 130)) == {library["loop"]}
@@ -90,10 +100,8 @@ async def test_filters_narrow_any_query(session: AsyncSession, library: dict[str
 async def test_an_owner_filter_shows_no_other_owner(
     session: AsyncSession, library: dict[str, str], connections: Connections
 ) -> None:
-    filters = Filters(owner_id=UUID(library["owner"]))
+    filters = Filters(everything=True, owner_id=UUID(library["owner"]))
     assert ids(await search_audio_files(session, "kick", filters=filters)) == {library["other"]}
-    near = await find_similar(session, unit_vector(1), EMBEDDING_VERSION, filters=filters)
-    assert ids(near) == {library["other"]}
 
 
 async def test_a_highlight_marks_the_words_and_escapes_the_rest(
@@ -101,7 +109,7 @@ async def test_a_highlight_marks_the_words_and_escapes_the_rest(
 ) -> None:
     hits = (await search_audio_files(session, "kick")).results
     highlight = next(hit.highlight for hit in hits if str(hit.id) == library["html"])
-    assert highlight == "script Mom&#x27;s <b>kick</b>"
+    assert highlight == "&lt;script&gt;Mom&#x27;s <b>kick</b>"
 
 
 @pytest.mark.parametrize("query", HOSTILE)
@@ -135,51 +143,22 @@ async def test_pages_neither_repeat_nor_drop(
     assert set(pages) == {file.id for file in files}
 
 
-async def test_the_nearest_are_those_of_the_exact_answer(
-    session: AsyncSession, connections: Connections
-) -> None:
-    vectors = {n: unit_vector(n) for n in range(60)}
-    files = [await add_file(f"/v/{n}.wav", vector=vector) for n, vector in vectors.items()]
-    await index_files(connections, [file.id for file in files])
-    wanted = unit_vector(1000)
-
-    results = await find_similar(session, wanted, EMBEDDING_VERSION, limit=10)
-
-    similarity = {file.id: float(vectors[n] @ wanted) for n, file in enumerate(files)}
-    exact = sorted(similarity, key=lambda file_id: -similarity[file_id])[:10]
-    assert [hit.id for hit in results.results] == exact
-    for hit in results.results:
-        assert hit.score == pytest.approx(similarity[hit.id], abs=2e-3)  # halfvec's precision
-
-
 async def test_a_stored_sound_is_found_by_path_and_is_not_its_own_neighbour(
     session: AsyncSession, library: dict[str, str]
 ) -> None:
+    everything = Filters(everything=True)
     file_id = await find_by_path(session, "/a/DarkKick_03.wav")
     assert str(file_id) == library["kick"]
     assert file_id is not None
-    vector, version = await stored_vector(session, file_id)
-    results = await find_similar(session, vector, version, exclude=file_id)
+    sound = await stored_sound(session, file_id, filters=everything)
+    results = await VectorSearch().similarity_search(session, sound, filters=everything)
     assert ids(results) == {library["snare"], library["other"]}
 
 
-async def test_embeddings_of_another_version_are_never_compared(
+async def test_a_file_without_a_sound_is_told_from_an_unknown_one(
     session: AsyncSession, library: dict[str, str]
 ) -> None:
-    assert not (await find_similar(session, unit_vector(1), "another")).results
-
-
-async def test_a_bad_vector_or_an_unknown_file_is_refused(
-    session: AsyncSession, library: dict[str, str]
-) -> None:
-    for bad in (
-        np.zeros(128, np.float32),
-        np.full(128, np.nan, np.float32),
-        np.ones(3, np.float32),
-    ):
-        with pytest.raises(InvalidInputError):
-            await find_similar(session, bad.astype(np.float32), EMBEDDING_VERSION)
-    with pytest.raises(NotFoundError):
-        await stored_vector(session, uuid4())
     with pytest.raises(NotFoundError, match="no embedding"):
-        await stored_vector(session, UUID(library["loop"]))
+        await stored_sound(session, UUID(library["loop"]), filters=Filters(everything=True))
+    with pytest.raises(NotFoundError, match="in the index"):
+        await stored_sound(session, uuid4(), filters=Filters(everything=True))

@@ -1,7 +1,9 @@
 import pytest
 
 from samplemind.errors import InvalidInputError
-from samplemind.search.filters import Range, parse_key, parse_kind, parse_range
+from samplemind.search.filter_text import parse_kind, parse_range
+from samplemind.search.filters import Range
+from samplemind.search.keys import parse_key
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,7 @@ def test_a_range_is_read_however_it_is_open(text: str, expected: Range) -> None:
     assert parse_range(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "..", "a..b", "130..120", "1 2", "-5..3", "1..2..3", "nan"])
+@pytest.mark.parametrize("text", ["", "..", "a..b", "130..120", "1 2", "1..2..3", "nan"])
 def test_what_is_no_range_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         parse_range(text)

@@ -1,0 +1,202 @@
+"""`samplemind similar` and `samplemind hybrid`: finding files by sound, and by words and sound."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import numpy as np
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from samplemind.audio.analysis import analyze_file
+from samplemind.audio.embedding import join_blocks
+from samplemind.cli.output import json_option, print_json
+from samplemind.cli.search import filter_options, filters_of, print_results
+from samplemind.cli.session import with_connections
+from samplemind.connections.resources import Connections
+from samplemind.documents.text import canonical_path, store_path
+from samplemind.errors import InvalidInputError, NotFoundError
+from samplemind.search.aspects import ASPECTS
+from samplemind.search.filters import Filters
+from samplemind.search.fusion import Fusion
+from samplemind.search.hybrid import HybridSearch
+from samplemind.search.nearest import Metric
+from samplemind.search.results import Results
+from samplemind.search.sound import Sound, combine, find_by_path, stored_sound
+from samplemind.search.vector import DUPLICATE_SIMILARITY, VectorSearch
+from samplemind.settings import AudioSettings
+
+
+@click.command()
+@click.argument("files_or_ids", nargs=-1, required=True)
+@click.option(
+    "--unlike", multiple=True, metavar="FILE_OR_ID", help="What not to sound like; repeatable."
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="ASPECT=NUMBER",
+    help=f"How much an aspect counts: {', '.join(ASPECTS)}; repeatable.",
+)
+@click.option("--metric", type=click.Choice(list(Metric)), default=Metric.COSINE, show_default=True)
+@click.option("--duplicates", is_flag=True, help=f"Only what is {DUPLICATE_SIMILARITY:.0%} alike.")
+@click.option("--explain", is_flag=True, help="Show what each score is made of.")
+@filter_options
+@json_option
+def similar(
+    files_or_ids: tuple[str, ...],
+    unlike: tuple[str, ...],
+    weights: tuple[str, ...],
+    metric: str,
+    duplicates: bool,
+    explain: bool,
+    as_json: bool,
+    limit: int,
+    **narrow: Any,
+) -> None:
+    """Find files that sound like one or several: of the library (path or id), or any audio file.
+
+    Example: samplemind similar kick.wav --unlike snare.wav --weight timbre=2 --weight envelope=1
+    """
+    aspects = _weights(weights)
+
+    async def work(connections: Connections) -> Results:
+        search = VectorSearch(connections.settings.search)
+        filters = await filters_of(connections, **narrow)
+        audio = connections.settings.audio
+        async with connections.postgres.session() as session:
+            likes = await _sounds(session, files_or_ids, audio, filters)
+            dislikes = await _sounds(session, unlike, audio, filters)
+            sound = combine(likes, dislikes) if len(likes) > 1 or dislikes else likes[0]
+            found = await search.similarity_search(
+                session,
+                sound,
+                metric=Metric(metric),
+                filters=filters,
+                aspects=aspects,
+                limit=limit,
+                explain=explain,
+            )
+        return _only_duplicates(found) if duplicates else found
+
+    _show(with_connections(work), as_json)
+
+
+@click.command()
+@click.argument("text", nargs=-1, required=True)
+@click.option("--like", required=True, metavar="FILE_OR_ID", help="What results should sound like.")
+@click.option(
+    "--fusion",
+    type=click.Choice(list(Fusion)),
+    default=Fusion.RECIPROCAL_RANK,
+    show_default=True,
+    help="By places (rrf), or by scores and the two weights (weighted).",
+)
+@click.option("--text-weight", type=click.FloatRange(min=0), default=0.5, show_default=True)
+@click.option("--sound-weight", type=click.FloatRange(min=0), default=0.5, show_default=True)
+@click.option("--explain", is_flag=True, help="Show what each score is made of.")
+@filter_options
+@json_option
+def hybrid(
+    text: tuple[str, ...],
+    like: str,
+    fusion: str,
+    text_weight: float,
+    sound_weight: float,
+    explain: bool,
+    as_json: bool,
+    limit: int,
+    **narrow: Any,
+) -> None:
+    """Find files by words and by sound at once.
+
+    Example: samplemind hybrid dark kick --like kick.wav --fusion weighted --text-weight 0.7
+    """
+
+    async def work(connections: Connections) -> Results:
+        filters = await filters_of(connections, **narrow)
+        async with connections.postgres.session() as session:
+            sound = await _sound(session, like, connections.settings.audio, filters)
+            return await HybridSearch(connections.settings.search).hybrid_search(
+                session,
+                " ".join(text),
+                sound,
+                fusion=Fusion(fusion),
+                text_weight=text_weight,
+                sound_weight=sound_weight,
+                filters=filters,
+                limit=limit,
+                explain=explain,
+            )
+
+    _show(with_connections(work), as_json)
+
+
+def _only_duplicates(found: Results) -> Results:
+    alike = tuple(hit for hit in found.results if hit.score >= DUPLICATE_SIMILARITY)
+    whole = len(alike) < len(found.results) or found.total_is_exact
+    return dataclasses.replace(found, total=len(alike), total_is_exact=whole, results=alike)
+
+
+def _weights(texts: Sequence[str]) -> dict[str, float] | None:
+    weights = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            message = f"{text!r} is no weight: write for example timbre=2"
+            raise InvalidInputError(message) from None
+    return weights or None
+
+
+async def _sounds(
+    session: AsyncSession, files_or_ids: Sequence[str], audio: AudioSettings, filters: Filters
+) -> list[Sound]:
+    return [await _sound(session, name, audio, filters) for name in files_or_ids]
+
+
+async def _sound(
+    session: AsyncSession, file_or_id: str, audio: AudioSettings, filters: Filters
+) -> Sound:
+    file_id = _as_id(file_or_id) or await find_by_path(session, _stored(file_or_id))
+    if file_id is not None:
+        return await stored_sound(session, file_id, filters=filters, with_blocks=True)
+    return _measured(Path(file_or_id), audio)
+
+
+def _stored(name: str) -> str:
+    return store_path(canonical_path(Path(name)))
+
+
+def _as_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _measured(path: Path, audio: AudioSettings) -> Sound:
+    analysis = analyze_file(path, root=audio.root, limits=audio.limits())
+    if analysis.outcome.rejected:
+        message = f"{path}: {analysis.message}"
+        raise InvalidInputError(message)
+    if analysis.measurements is None:
+        message = f"{path}: {analysis.message} It sounds like nothing else."
+        raise NotFoundError(message)
+    found = analysis.measurements
+    return Sound(
+        np.asarray(found.embedding, np.float32),
+        found.embedding_version,
+        blocks=join_blocks(found.blocks),
+    )
+
+
+def _show(results: Results, as_json: bool) -> None:
+    if as_json:
+        print_json(dataclasses.asdict(results))
+        return
+    print_results(results)

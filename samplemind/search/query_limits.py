@@ -1,0 +1,46 @@
+"""What bounds every query of the search.
+
+Invariant: no search runs longer than its time limit, and none takes more than one core. The limits
+are the transaction's (SET LOCAL): they end with it, and no other user of the connection sees them.
+"""
+
+from collections.abc import Mapping
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+STATEMENT_TIMEOUT_MS = 2000
+
+# Starting parallel workers or compiling a plan costs more than any of these queries takes.
+_PLANNING = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+_LIMITED = "samplemind.search.limited"  # key in the session's info: settings of its transaction
+
+
+async def limit_queries(
+    session: AsyncSession,
+    *,
+    timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    extra: Mapping[str, str] | None = None,
+) -> None:
+    """Bound the statements that follow in this transaction; asks nothing where they are already.
+
+    Args:
+        session: whose transaction is bounded.
+        timeout_ms: milliseconds after which the server ends a statement.
+        extra: further settings of the server, such as `hnsw.ef_search`.
+    """
+    wanted = {"statement_timeout": str(timeout_ms), **_PLANNING, **(extra or {})}
+    transaction = session.get_transaction()
+    known, present = session.info.get(_LIMITED, (None, {}))
+    if transaction is None or known is not transaction:
+        present = {}
+    missing = {name: value for name, value in wanted.items() if present.get(name) != value}
+    if not missing:
+        return
+    # One round trip; names and values are both bound, so neither is ever read as SQL.
+    calls = ", ".join(f"set_config(:n{i}, :v{i}, true)" for i in range(len(missing)))
+    parameters: dict[str, str] = {}
+    for i, (name, value) in enumerate(missing.items()):
+        parameters |= {f"n{i}": name, f"v{i}": value}
+    await session.execute(text(f"SELECT {calls}"), parameters)
+    session.info[_LIMITED] = (session.get_transaction(), {**present, **missing})

@@ -1,0 +1,97 @@
+"""Counting the words of the index: what plans, corrections and suggestions go by.
+
+Invariant: the tables change row by row in one transaction, only where a count did, so that no
+query waits and none meets an empty vocabulary.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from samplemind.search.languages import TextConfiguration
+
+PREFIX_LENGTH = 5
+WORDS_OF_A_PREFIX = 10
+
+# "vocabul" in ASCII: any number does that nobody else locks in this database.
+_LOCK = text(f"SELECT pg_advisory_xact_lock({0x766F636162756C})")
+# Reading a million text vectors takes longer than a query of a service may.
+_PATIENCE = text("SET LOCAL statement_timeout = '15min'")
+_MEMORY = text("SET LOCAL work_mem = '128MB'")
+
+_COUNT_LEXEMES = text("""
+CREATE TEMPORARY TABLE search_lexemes_counted ON COMMIT DROP AS
+SELECT word AS lexeme, ndoc AS documents FROM ts_stat('SELECT words FROM search_texts')
+""")
+# Numbers are found by any search, but nobody means another number by a typing error.
+_COUNT_WORDS = text(f"""
+CREATE TEMPORARY TABLE search_words_counted ON COMMIT DROP AS
+SELECT word, ndoc AS documents
+FROM ts_stat($$
+    SELECT to_tsvector('{TextConfiguration.SIMPLE.value}', wording) FROM search_documents
+$$)
+WHERE word !~ '^[0-9]+$' AND length(word) <= 64
+""")  # noqa: S608 - a constant's value
+_COUNT_PREFIXES = text(f"""
+CREATE TEMPORARY TABLE search_prefixes_counted ON COMMIT DROP AS
+SELECT prefix, array_agg(word ORDER BY place) AS words
+FROM (
+    SELECT left(word, letters) AS prefix, word,
+           row_number() OVER (
+               PARTITION BY left(word, letters) ORDER BY documents DESC, word) AS place
+    FROM search_words_counted, generate_series(1, {PREFIX_LENGTH}) AS letters
+    WHERE length(word) >= letters
+) AS ranked
+WHERE place <= {WORDS_OF_A_PREFIX}
+GROUP BY prefix
+""")  # noqa: S608 - constants' values
+
+
+def _replacement(table: str, key: str, value: str) -> tuple[TextClause, TextClause]:
+    counted = f"{table}_counted"
+    return (
+        text(f"""
+        INSERT INTO {table} AS present ({key}, {value}) SELECT {key}, {value} FROM {counted}
+        ON CONFLICT ({key}) DO UPDATE SET {value} = excluded.{value}
+        WHERE present.{value} <> excluded.{value}
+        """),  # noqa: S608 - of the names below
+        text(f"""
+        DELETE FROM {table} AS present WHERE NOT EXISTS (
+            SELECT FROM {counted} AS counted WHERE counted.{key} = present.{key})
+        """),  # noqa: S608 - of the names below
+    )
+
+
+_STATEMENTS = (
+    _PATIENCE,
+    _MEMORY,
+    _COUNT_LEXEMES,
+    _COUNT_WORDS,
+    _COUNT_PREFIXES,
+    *_replacement("search_lexemes", "lexeme", "documents"),
+    *_replacement("search_words", "word", "documents"),
+    *_replacement("search_prefixes", "prefix", "words"),
+)
+_SIZES = text("""
+SELECT (SELECT count(*) FROM search_lexemes), (SELECT count(*) FROM search_words),
+       (SELECT count(*) FROM search_prefixes)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """How many lexemes, words and prefixes the index has."""
+
+    lexemes: int
+    words: int
+    prefixes: int
+
+
+async def refresh_vocabulary(session: AsyncSession) -> Vocabulary:
+    """Count all words anew, in the caller's transaction; a second caller waits for the first."""
+    await session.execute(_LOCK)
+    for statement in _STATEMENTS:
+        await session.execute(statement)
+    lexemes, words, prefixes = (await session.execute(_SIZES)).one()
+    return Vocabulary(lexemes, words, prefixes)

@@ -1,0 +1,116 @@
+"""Choosing how a full-text query is answered: pure, from estimates alone.
+
+A GIN index has no order, so ranking all of a common word's hundred thousand matches takes a quarter
+of a second. Few matches are gathered and ranked, every one. Many are met by walking the files in
+descending quality, and the first of them are ranked: quality is part of the score, so the best are
+nearly always among them. In an OR the best match several words at once and are rare among those
+that match one, so these are looked for by themselves.
+
+Invariant: a plan decides how much work is done and which of many near-equals are ranked first,
+never which files match.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from samplemind.search.tsquery import (
+    Node,
+    Term,
+    all_of,
+    alternatives,
+    estimate,
+    render,
+    two_of,
+    wanted_part,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TextBounds:
+    """How much work a query may be.
+
+    Attributes:
+        rank_up_to: matches up to which all are gathered and ranked.
+        band: matches that are ranked together where not all are.
+        least: matches that are enough, where no more are met.
+        walk: files that are walked for these at most; a word of fewer files is gathered instead.
+    """
+
+    rank_up_to: int = 6000
+    band: int = 1000
+    least: int = 200
+    walk: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Some of the matches: a tsquery's text form, and whether they are walked to or gathered."""
+
+    query: str
+    walked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextPlan:
+    """What is ranked.
+
+    Attributes:
+        ranked: the query that matches are ranked by: `ts_rank` counts words that must not be
+            there as missing, which would make all ranks of `kick -dark` zero.
+        main: where the matches come from.
+        extras: where the best matches of an OR come from, besides.
+        matches: about how many files match.
+        single: whether that is one word.
+    """
+
+    ranked: str
+    main: Source
+    extras: tuple[Source, ...]
+    matches: float
+    single: bool
+
+    @property
+    def kind(self) -> str:
+        """The plan in a word, for `--explain`."""
+        return "walked" if self.main.walked else "gathered"
+
+    def gathered(self) -> "TextPlan":
+        """Return the plan that looks at every match: right at any estimate, slow for many."""
+        return replace(self, main=Source(self.main.query, walked=False), extras=())
+
+    def continued(self, *, walked: bool, extras: int) -> "TextPlan":
+        """Return the plan of a later page, whose cursor tells what was ranked before it."""
+        known = tuple(Source(source.query, walked=False) for source in self.extras[:extras])
+        return replace(self, main=Source(self.main.query, walked=walked), extras=known)
+
+
+def plan_text(
+    node: Node, documents: Mapping[str, int], files: int, share: float, bounds: TextBounds
+) -> TextPlan:
+    """Return the plan for a query.
+
+    Args:
+        node: the query.
+        documents: lexeme → how many files have it.
+        files: how many files are indexed.
+        share: how much of the library passes the filters, from 0 to 1.
+        bounds: how much work it may be.
+    """
+
+    def source(part: Node) -> Source:
+        matches = share * estimate(part, documents, files)
+        reached = matches * bounds.walk >= bounds.least * files
+        return Source(render(part), walked=matches > bounds.rank_up_to and reached)
+
+    main = source(node)
+    sides = alternatives(node)
+    extras = tuple(source(part) for part in _best_of(sides)) if sides else ()
+    matches = share * estimate(node, documents, files)
+    ranked = wanted_part(node) or node
+    return TextPlan(render(ranked), main, extras, matches, isinstance(ranked, Term))
+
+
+def _best_of(sides: tuple[Node, ...]) -> tuple[Node, ...]:
+    if len(sides) == 2:
+        return (all_of(sides),)
+    return (all_of(sides), two_of(sides))

@@ -1,0 +1,121 @@
+"""The jobs that keep the search index: each may run twice, and each does what its name says."""
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from samplemind.connections.resources import Connections
+from samplemind.documents.audio_file import AudioFile
+from samplemind.endpoints import Store
+from samplemind.jobs.payloads import (
+    PAYLOADS,
+    DeleteFiles,
+    FoldVectors,
+    IndexFiles,
+    OptimizeSearch,
+    Payload,
+    RebuildIndex,
+    RefreshVocabulary,
+    ReindexOwner,
+)
+from samplemind.jobs.wire import Queue, queue_for
+from samplemind.settings import Settings, get_settings
+from schedules.beat import BEAT_SCHEDULE
+from tests.library import add_file, delete_file, unit_vector
+from worker import runtime
+from worker.app import TASK_MODULES, app
+
+Work = Callable[[Connections], Awaitable[Any]]
+
+
+@pytest.fixture
+def jobs(migrated: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Payload], Any]]:
+    """Run a job in this process, over the stores of the tests."""
+    for store in Store:
+        url = migrated.url(store)
+        assert url is not None
+        monkeypatch.setenv(f"SAMPLEMIND_{store.value.upper()}_URL", url.get_secret_value())
+    get_settings.cache_clear()
+    for module in TASK_MODULES:
+        importlib.import_module(module)
+    yield lambda payload: app.tasks[payload.job_name](**payload.model_dump(mode="json"))
+    runtime.close()
+    get_settings.cache_clear()
+
+
+def in_library(settings: Settings, work: Work) -> Any:
+    async def call() -> Any:
+        async with Connections(settings) as connections:
+            await connections.documents()
+            return await work(connections)
+
+    return asyncio.run(call())
+
+
+def count(settings: Settings, table: str) -> int:
+    async def ask(connections: Connections) -> int:
+        async with connections.postgres.session() as session:
+            return int(await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0)  # noqa: S608
+
+    return int(in_library(settings, ask))
+
+
+def add_files(settings: Settings) -> list[UUID]:
+    async def add(connections: Connections) -> list[UUID]:
+        async with connections.postgres.session() as session:
+            for table in ("search_documents", "search_vectors", "search_vectors_fresh"):
+                await session.execute(text(f"TRUNCATE {table}"))
+        for name in await (await connections.documents()).list_collection_names():
+            await (await connections.documents())[name].delete_many({})
+        files = [await add_file(f"/j/kick {n}.wav", vector=unit_vector(n)) for n in range(3)]
+        return [file.id for file in files]
+
+    found: list[UUID] = in_library(settings, add)
+    return found
+
+
+@pytest.mark.usefixtures("jobs")
+def test_every_payload_has_a_job_and_every_entry_of_beat_a_payload() -> None:
+    names = {payload.job_name for payload in PAYLOADS}
+    assert names <= app.tasks.keys()
+    assert BEAT_SCHEDULE.keys() <= names
+
+
+def test_what_takes_minutes_waits_where_it_delays_no_drain() -> None:
+    for payload in (RebuildIndex, RefreshVocabulary, OptimizeSearch):
+        assert queue_for(payload.job_name) is Queue.MAINTENANCE
+    for urgent in (IndexFiles, DeleteFiles, ReindexOwner, FoldVectors):
+        assert queue_for(urgent.job_name) is Queue.INDEX
+
+
+def test_the_jobs_of_the_index_do_their_work_and_again_nothing(
+    migrated: Settings, jobs: Callable[[Payload], Any]
+) -> None:
+    ids = add_files(migrated)
+
+    assert jobs(IndexFiles(ids=tuple(ids))) == {"seen": 3, "written": 3, "removed": 0}
+    assert jobs(IndexFiles(ids=tuple(ids)))["written"] == 0
+    assert jobs(FoldVectors()) == {"folded": 3, "waiting": 0}
+    assert jobs(FoldVectors())["folded"] == 0
+    assert jobs(RefreshVocabulary())["words"] == 1
+    assert jobs(ReindexOwner())["seen"] == 3
+    assert jobs(RebuildIndex())["files"] == 3
+    assert jobs(RebuildIndex())["files"] == 3
+    jobs(OptimizeSearch())
+    assert count(migrated, "search_vectors") == 3
+
+    async def delete(_: Connections) -> None:
+        file = await AudioFile.get(ids[0])
+        assert file is not None
+        await delete_file(file)
+
+    in_library(migrated, delete)
+    assert jobs(DeleteFiles(ids=(ids[0], ids[1])))["removed"] == 1
+    assert jobs(DeleteFiles(ids=(ids[0],)))["removed"] == 0
+    assert count(migrated, "search_documents") == 2
+    assert count(migrated, "search_vectors") == 2
