@@ -51,23 +51,30 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """A query that a part of the rank is for; `is_word`: a single one."""
+
+    query: str
+    is_word: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TextPlan:
     """What is ranked.
 
     Attributes:
-        ranked: the query that matches are ranked by: `ts_rank` counts words that must not be
-            there as missing, which would make all ranks of `kick -dark` zero.
+        ranked: the sides of the OR that matches are ranked by, or the one query that it is:
+            `ts_rank` counts words that must not be there as missing, which would make all ranks
+            of `kick -dark` zero.
         main: where the matches come from.
         extras: where the best matches of an OR come from, besides.
         matches: about how many files match.
-        single: whether that is one word.
     """
 
-    ranked: str
+    ranked: tuple[Ranked, ...]
     main: Source
     extras: tuple[Source, ...]
     matches: float
-    single: bool
 
     @property
     def kind(self) -> str:
@@ -105,9 +112,12 @@ def plan_text(
     main = source(node)
     sides = alternatives(node)
     extras = tuple(source(part) for part in _best_of(sides)) if sides else ()
-    matches = share * estimate(node, documents, files)
-    ranked = wanted_part(node) or node
-    return TextPlan(render(ranked), main, extras, matches, isinstance(ranked, Term))
+    wanted = wanted_part(node) or node
+    ranked = tuple(
+        Ranked(render(part), isinstance(part, Term))
+        for part in alternatives(wanted, at_most=None) or (wanted,)
+    )
+    return TextPlan(ranked, main, extras, share * estimate(node, documents, files))
 
 
 def _best_of(sides: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -7,8 +7,11 @@ so a later page ranks the same band again and neither repeats nor drops a file.
 Invariant: words and values are bound parameters; only this module's own fragments are SQL.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 from uuid import UUID
 
@@ -38,12 +41,12 @@ from samplemind.models.search_text import SearchText
 from samplemind.search.cursor import Cursor, Place
 from samplemind.search.filters import Filters
 from samplemind.search.results import HIT_COLUMNS
-from samplemind.search.text_plan import Source, TextBounds, TextPlan
+from samplemind.search.text_plan import Ranked, Source, TextBounds, TextPlan
 
 # A file of no quality keeps this share of its rank, so that it still has its place.
 QUALITY_FLOOR = 0.05
-# What `ts_rank` gives to one word that stands once, in the title: 6 / pi².
-TITLE_RANK = 0.6079
+# What `ts_rank` gives to one word that stands once, in the title.
+TITLE_RANK = 6 / math.pi**2
 # No file is as good: what an extra that found nothing ends with. And none is worse.
 NOWHERE = Place(2.0, UUID(int=0))
 TO_THE_END = Place(-1.0, UUID(int=0))
@@ -62,16 +65,21 @@ def score(words: Any, quality: Any, plan: TextPlan) -> ColumnElement[float]:
     """Return the score of a match, above 0 and up to 1: its rank times its quality.
 
     `ts_rank` (PostgreSQL manual, 12.3.3) with its default weights: title 1, tags 0.4, pack and
-    artist 0.2, description and path 0.1. A single word that stands in the title has its full rank
-    whatever else repeats it, so quality alone orders these files.
+    artist 0.2, description and path 0.1. A word that stands in the title has its full rank
+    whatever else repeats it, so quality alone orders these files. An OR has the mean of its sides,
+    as in `ts_rank`.
     """
-    rank: Any = cast(func.ts_rank(words, as_tsquery(plan.ranked)), Float(53))
-    if plan.single:
-        rank = func.least(rank, TITLE_RANK)
+    ranks = [_rank(words, part) for part in plan.ranked]
+    rank = reduce(add, ranks) / float(len(ranks))
     scaled: ColumnElement[float] = rank * (
         QUALITY_FLOOR + (1 - QUALITY_FLOOR) * cast(quality, Float(53))
     )
     return scaled
+
+
+def _rank(words: Any, part: Ranked) -> Any:
+    rank = cast(func.ts_rank(words, as_tsquery(part.query)), Float(53))
+    return func.least(rank, TITLE_RANK) if part.is_word else rank
 
 
 def as_tsquery(query: str) -> ColumnElement[Any]:

@@ -153,8 +153,6 @@ class _Reader:
         while self._operator() == operator:
             self._place += 1
             parts.append(read())
-        # A side that is there twice is one: `ts_rank` counts it once.
-        parts = list(dict.fromkeys(parts))
         return Joined(operator, tuple(parts)) if len(parts) > 1 else parts[0]
 
     def _operand(self) -> Node:
