@@ -70,14 +70,14 @@ def _temporary_home() -> Iterator[None]:
 
 
 def _show(context: click.Context) -> None:
-    console.rule("1. Start the stores, the workers, the scheduler and the console")
+    _print_heading("1. Start the stores, the workers, the scheduler and the console")
     context.invoke(up, detach=True, stores_only=False)
-    console.rule(f"2. Synthesise the pack “{PACK_NAME}” and ingest it")
+    _print_heading(f"2. Synthesise the pack “{PACK_NAME}” and ingest it")
     folder = load_settings().home / "demo"
     paths = write_pack(folder)
     console.print(f"samplemind ingest {folder} --wait", style="bold", soft_wrap=True)
     with_connections(lambda connections: _ingest(connections, folder))
-    console.rule("3. Search it")
+    _print_heading("3. Search it")
     kick = next(path for path in paths if "Deep_Kick" in path.name)
     with_connections(lambda connections: _search(connections, kick))
     _print_addresses()
@@ -117,8 +117,12 @@ async def _search(connections: Connections, kick: Path) -> None:
         )
 
 
+def _print_heading(text: str) -> None:
+    console.print(f"\n{text}", style="bold cyan", soft_wrap=True)
+
+
 def _print_addresses() -> None:
-    console.rule("4. Look at it")
+    _print_heading("4. Look at it")
     for service in list_services(load_settings()):
         if service.address:
             console.print(f"{service.name:<10}{service.address}")
