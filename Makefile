@@ -3,6 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 ARGS ?=
+# Processes that share out the tests, each with servers of its own. More than the cores, since many
+# tests wait for a lease or a process to end; a file's tests stay together.
+JOBS ?= 3
 BIN := .venv/bin
 PACKAGES := samplemind worker tasks schedules
 SOURCES := $(PACKAGES) migrations tests benchmarks
@@ -36,8 +39,8 @@ setup-bench: .venv/bench.stamp  ## Make .venv with the benchmarks' peers too
 demo: setup  ## Start everything, ingest a small pack, show searches (ARGS="--once" stops it again)
 	@$(BIN)/samplemind demo $(ARGS)
 
-test: setup-dev  ## Run the tests (ARGS="-k name" chooses)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup-dev  ## Run the tests (ARGS="-k name" chooses, JOBS=0 runs them in one process)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: lint types imports test  ## What CI runs: lint, types, imports, tests
 

@@ -33,6 +33,8 @@ _ENDED = Sign("audio", "here", 2**22 + 1)  # above the largest pid there can be
         # The process before, whose sign has not lapsed yet.
         (_OWN.pid, [_ENDED], False, "no sign of life in the last 15 s"),
     ],
+    # Named, because a pid in a name differs between the processes that share out a run.
+    ids=["own", "own and afar", "silent", "silent, pid of afar", "afar", "none", "ended"],
 )
 def test_a_process_is_judged_by_its_own_sign_and_others_are_named(pid, signs, healthy, detail):
     assert judge_signs(pid, "here", signs) == (healthy, detail)
