@@ -1,8 +1,9 @@
 """All settings, in one frozen tree that is read once.
 
 Each comes from the environment as `SAMPLEMIND_<GROUP>_<FIELD>` (`SAMPLEMIND_POSTGRES_POOL_SIZE`);
-`SAMPLEMIND_HOME` stands alone. A store without a URL is served by the embedded stack, whose
-addresses `samplemind up` leaves in its home and `get_settings` fills in.
+`SAMPLEMIND_HOME` stands alone. With `_FILE` behind its name, a variable names the file that holds
+the value. A store without a URL is served by the embedded stack, whose addresses `samplemind up`
+leaves in its home and `get_settings` fills in.
 
 Invariant: a `Settings` that exists is whole and consistent; a wrong or unknown value stops the
 process with one readable line a fault. Secrets are `SecretStr` and are never printed.
@@ -23,12 +24,18 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
 from samplemind.search.languages import TextConfiguration
+from samplemind.secret_files import names_a_file, read_secret_files
 from samplemind.setting_types import FernetKey, FernetKeys, UserAndPassword, url_of
 
 PREFIX = "SAMPLEMIND_"
@@ -272,6 +279,21 @@ class Settings(BaseSettings):
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and the files that it names."""
+        if isinstance(env_settings, EnvSettingsSource):
+            variables = read_secret_files(env_settings.env_vars, variable_names())
+            env_settings.env_vars = variables.values
+        return init_settings, env_settings
+
     @model_validator(mode="after")
     def _limits_fit_each_other(self) -> "Settings":
         faults = [
@@ -327,7 +349,7 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: with one line for each wrong or unknown variable.
     """
-    faults = _unknown_variables()
+    faults = _unknown_variables() + read_secret_files(os.environ, variable_names()).faults
     try:
         settings = Settings()
     except ValidationError as error:
@@ -380,7 +402,8 @@ def _unknown_variables() -> list[str]:
     known = variable_names()
     faults = []
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        unknown = name.upper() not in known and not names_a_file(name, known)
+        if name.upper().startswith(PREFIX) and unknown:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; `samplemind doctor` lists them all"
             faults.append(f"{name}: no such setting{hint}")

@@ -16,6 +16,7 @@ from samplemind.embedded.checks import Finding, Verdict, examine
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.probes import address_of
 from samplemind.endpoints import Store, read_endpoints
+from samplemind.secret_files import SUFFIX
 from samplemind.settings import Settings, load_settings, variable_names
 
 _MASK = "********"
@@ -27,6 +28,7 @@ class Source(StrEnum):
 
     DEFAULT = "default"
     ENVIRONMENT = "environment"
+    FILE = "file"
     EMBEDDED = "embedded"
 
 
@@ -79,7 +81,7 @@ def effective_settings(
     stores = {f"SAMPLEMIND_{store.name}_URL": store for store in Store}
     for name, meaning in variable_names().items():
         store = stores.get(name)
-        source = Source.ENVIRONMENT if name in given else Source.DEFAULT
+        source = _source(name, given)
         if store is None:
             shown = _shown(values[name])
         else:
@@ -88,6 +90,12 @@ def effective_settings(
                 url, source = endpoints[store], Source.EMBEDDED
             shown = "" if url is None else f"{_MASK}@{address_of(store, url)}"
         yield EffectiveSetting(name, shown, source, meaning)
+
+
+def _source(name: str, given: set[str]) -> Source:
+    if name in given:
+        return Source.ENVIRONMENT
+    return Source.FILE if f"{name}{SUFFIX}" in given else Source.DEFAULT
 
 
 def _values(settings: Settings) -> dict[str, object]:

@@ -154,3 +154,59 @@ def test_a_copy_with_urls_leaves_the_first_settings_as_they_were():
     assert whole.embedded_stores() == ()
     assert settings.embedded_stores() == tuple(Store)
     assert isinstance(whole, Settings)
+
+
+def test_a_value_may_lie_in_a_file(monkeypatch, tmp_path):
+    path = tmp_path / "url"
+    path.write_text("redis://:from-a-file@cache:6379/0\n")
+    monkeypatch.setenv("SAMPLEMIND_CACHE_URL_FILE", str(path))
+    url = load_settings().cache.url
+    assert url is not None
+    assert url.get_secret_value() == "redis://:from-a-file@cache:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "No such file"),
+        (b"", "empty"),
+        (b"\n", "empty"),
+        (b"hush\xff", "not UTF-8"),
+        (b"hush" * 20_000, "larger than"),
+    ],
+)
+def test_a_file_that_holds_no_value_is_told_without_its_content(
+    monkeypatch, tmp_path, content, expected
+):
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SAMPLEMIND_BROKER_URL_FILE", str(path))
+    (fault,) = _faults()
+    assert fault.startswith("SAMPLEMIND_BROKER_URL_FILE: ")
+    assert expected in fault
+    assert "hush" not in fault
+
+
+def test_a_value_that_is_given_twice_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "url"
+    path.write_text("redis://a:1/0")
+    monkeypatch.setenv("SAMPLEMIND_CACHE_URL", "redis://b:1/0")
+    monkeypatch.setenv("SAMPLEMIND_CACHE_URL_FILE", str(path))
+    (fault,) = _faults()
+    assert "keep one of the two" in fault
+
+
+def test_a_wrong_value_in_a_file_is_told_like_any_other(monkeypatch, tmp_path):
+    path = tmp_path / "url"
+    path.write_text("mysql://u:hush@h/x")
+    monkeypatch.setenv("SAMPLEMIND_POSTGRES_URL_FILE", str(path))
+    (fault,) = _faults()
+    assert "postgresql://" in fault
+    assert "hush" not in fault
+
+
+def test_a_file_of_no_setting_is_unknown(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_NO_SUCH_THING_FILE", "/dev/null")
+    (fault,) = _faults()
+    assert "no such setting" in fault
