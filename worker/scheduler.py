@@ -21,7 +21,6 @@ from typing import Any, cast
 
 from celery.beat import Scheduler
 from kombu.exceptions import KombuError
-from redis import Redis
 from redis.exceptions import RedisError
 
 from samplemind.jobs.periodic import (

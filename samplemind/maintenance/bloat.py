@@ -125,7 +125,8 @@ async def bloat_report(session: Session) -> BloatReport:
     measures = "pgstattuple" in await extensions(session)
     [limits] = await fetch(session, _LIMITS)
     table_rows = await fetch(session, _TABLES)
-    tables, indexes = [], []
+    tables: list[Bloat] = []
+    indexes: list[Bloat] = []
     for row in table_rows:
         if row["size_bytes"] >= _LEAST_BYTES:
             measured = measures and len(tables) < _MOST_MEASURED

@@ -155,9 +155,7 @@ def _filter(node: PlanNode, _: Mapping[str, float], limits: PlanLimits) -> Itera
     )
 
 
-def _partitions(
-    node: PlanNode, _: Mapping[str, float], __: PlanLimits
-) -> Iterator[PlanFinding]:
+def _partitions(node: PlanNode, _: Mapping[str, float], __: PlanLimits) -> Iterator[PlanFinding]:
     if node.kind not in ("Append", "Merge Append"):
         return
     scans = [child for child in node.children if child.relation and child.loops]

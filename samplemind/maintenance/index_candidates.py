@@ -111,7 +111,9 @@ def _add(wish: _Wish, node: PlanNode, condition: str) -> None:
 
 def _key(found: "re.Match[str]", node: PlanNode) -> str | None:
     if found["call"]:
-        return f"{found['function']}({found['inner']})" if _plain(found["of"]) == node.alias else None
+        return (
+            f"{found['function']}({found['inner']})" if _plain(found["of"]) == node.alias else None
+        )
     return found["column"] if _plain(found["alias"]) == node.alias else None
 
 

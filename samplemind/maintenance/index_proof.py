@@ -85,7 +85,8 @@ async def generic_plan(session: Session, query: str) -> Plan | None:
     try:
         async with session.transaction(force_rollback=True):
             rows = await fetch(
-                session, f"EXPLAIN (GENERIC_PLAN, VERBOSE, FORMAT JSON) {query.rstrip().rstrip(';')}"
+                session,
+                f"EXPLAIN (GENERIC_PLAN, VERBOSE, FORMAT JSON) {query.rstrip().rstrip(';')}",
             )
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError):
         return None
@@ -134,7 +135,7 @@ class _Copied:
         self.method = ProofMethod.WHOLE_COPY if share >= 1 else ProofMethod.SAMPLED_COPY
 
     async def build(self, candidate: Candidate) -> int:
-        await self._session.execute(candidate.create("pg_temp"))  # type: ignore[arg-type]
+        await self._session.execute(candidate.create("pg_temp"))
         [row] = await fetch(
             self._session,
             "SELECT pg_relation_size(indexrelid) AS size FROM pg_index WHERE indrelid = "
@@ -176,14 +177,14 @@ async def _copy(session: Session, table: Table, existing: Sequence[IndexFacts]) 
         "INCLUDING STATISTICS) ON COMMIT DROP",
         f"INSERT INTO {copy} ({names}) SELECT {names} FROM {source} {sample}",  # noqa: S608
     ):
-        await session.execute(statement)  # type: ignore[arg-type]
+        await session.execute(statement)
     for index in existing:
         # Other kinds take long to build and compete with no B-tree for these conditions.
         if index.method == "btree" and index.is_valid:
             definition = index.definition.split(" USING ", 1)[1]
             unique = "UNIQUE " if index.is_unique else ""
             await session.execute(
-                f'CREATE {unique}INDEX "{index.index}" ON {copy} USING {definition}'  # type: ignore[arg-type]
+                f'CREATE {unique}INDEX "{index.index}" ON {copy} USING {definition}'
             )
-    await session.execute(f"ANALYZE {copy}")  # type: ignore[arg-type]
+    await session.execute(f"ANALYZE {copy}")
     return _Copied(session, table, share)

@@ -115,12 +115,14 @@ def find_useless(
     """Return the indexes that could go, those that are broken first, then the largest."""
     bounds = limits or UsageLimits()
     found = [*_invalid(indexes), *_covered(indexes), *_unused(indexes, now, bounds)]
-    seen: set[str] = set()
     order = list(IndexProblem)
     sizes = {index.index: index.size_bytes for index in indexes}
     found.sort(key=lambda each: (order.index(each.problem), -sizes[each.index]))
     # One reason for one index: the first is the strongest.
-    return [each for each in found if not (each.index in seen or seen.add(each.index))]
+    first: dict[str, IndexFinding] = {}
+    for each in found:
+        first.setdefault(each.index, each)
+    return list(first.values())
 
 
 def _invalid(indexes: Sequence[IndexFacts]) -> Iterator[IndexFinding]:
@@ -218,17 +220,13 @@ def _unused(
 
 
 def _facts(row: Mapping[str, Any]) -> IndexFacts:
-    return IndexFacts(
-        **{**row, "keys": tuple(row["keys"]), "included": tuple(row["included"])}
-    )
+    return IndexFacts(**{**row, "keys": tuple(row["keys"]), "included": tuple(row["included"])})
 
 
 def _names(index: IndexFacts) -> tuple[str, ...]:
     # A key is its column or expression, then order, class and collation as numbers.
     cut = -3 if index.method == "btree" else -2
     return tuple(" ".join(key.split(" ")[:cut]) for key in index.keys)
-
-
 
 
 def _drop(index: IndexFacts) -> str:

@@ -61,8 +61,8 @@ async def maintain_partitions(settings: Settings, today: date | None = None) -> 
                 made.append(name)
         oldest = today - timedelta(days=settings.retention.audit_days)
         for name in sorted(known):
-            month = _month_of(name)
-            if month is not None and next_month(month) <= oldest and await _drop(session, name):
+            held = _month_of(name)
+            if held is not None and next_month(held) <= oldest and await _drop(session, name):
                 dropped.append(name)
     if made or dropped:
         _log.info("audit_partitions_maintained", made=made, dropped=dropped)
@@ -87,29 +87,29 @@ async def _default_holds(session: Session, month: date) -> bool:
 async def _make(session: Session, name: str, month: date) -> None:
     async with session.transaction():
         # Not CREATE … PARTITION OF, which locks the parent against writers while it checks.
-        await session.execute(f"CREATE TABLE {name} (LIKE audit_logs INCLUDING ALL)")  # type: ignore[arg-type]
+        await session.execute(f"CREATE TABLE {name} (LIKE audit_logs INCLUDING ALL)")
         await session.execute(
-            f"ALTER TABLE audit_logs ATTACH PARTITION {name} "  # type: ignore[arg-type]
+            f"ALTER TABLE audit_logs ATTACH PARTITION {name} "
             f"FOR VALUES FROM ('{month}') TO ('{next_month(month)}')"
         )
         await session.execute(
-            f"CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON {name} "  # type: ignore[arg-type]
+            f"CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON {name} "
             "FOR EACH STATEMENT EXECUTE FUNCTION audit_logs_refuse_change()"
         )
         await session.execute(
-            f"REVOKE UPDATE, DELETE, TRUNCATE ON {name} FROM PUBLIC, CURRENT_USER"  # type: ignore[arg-type]
+            f"REVOKE UPDATE, DELETE, TRUNCATE ON {name} FROM PUBLIC, CURRENT_USER"
         )
 
 
 async def _drop(session: Session, name: str) -> bool:
     try:
         async with session.transaction():
-            await session.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+            await session.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
             [row] = await fetch(session, f"SELECT EXISTS (SELECT FROM {name}) AS filled")  # noqa: S608
             if row["filled"]:
                 return False
-            await session.execute(f"ALTER TABLE audit_logs DETACH PARTITION {name}")  # type: ignore[arg-type]
-            await session.execute(f"DROP TABLE {name}")  # type: ignore[arg-type]
+            await session.execute(f"ALTER TABLE audit_logs DETACH PARTITION {name}")
+            await session.execute(f"DROP TABLE {name}")
     except psycopg.errors.LockNotAvailable:
         _log.info("audit_partition_busy", partition=name)
         return False

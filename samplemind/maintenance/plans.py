@@ -57,7 +57,11 @@ class PlanNode:
         if self.index:
             parts.append(f"using {self.index}")
         if self.relation:
-            named = self.relation if self.alias in (None, self.relation) else f"{self.relation} {self.alias}"
+            named = (
+                self.relation
+                if self.alias in (None, self.relation)
+                else f"{self.relation} {self.alias}"
+            )
             parts.append(f"on {named}")
         return " ".join(parts)
 
@@ -143,7 +147,7 @@ def _spilled_kib(raw: Mapping[str, Any]) -> int:
         kept = int(raw.get("Peak Memory Usage", 0))
         spilled += kept * (int(raw["Hash Batches"]) - 1)
     spilled += sum(
-        worker["Sort Space Used"]
+        int(worker["Sort Space Used"])
         for worker in raw.get("Workers", ())
         if worker.get("Sort Space Type") == "Disk"
     )

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.maintenance.bloat import BloatReport, bloat_report
 from samplemind.maintenance.findings import PlanFinding, find_problems
@@ -37,7 +36,7 @@ _TABLE_ROWS = """
 SELECT c.relname AS name, greatest(c.reltuples, 0)::float8 AS rows FROM pg_class AS c
 WHERE c.relname = ANY(%(names)s) AND c.relkind IN ('r', 'p', 'm')
 """
-_TABLE_STATS = """
+TABLE_STATS = """
 SELECT s.relid::bigint AS oid, s.schemaname AS schema, s.relname AS table,
        n_live_tup AS live_rows, n_dead_tup AS dead_rows, n_mod_since_analyze AS changed_rows,
        n_ins_since_vacuum AS inserted_rows, seq_scan AS sequential_scans,
@@ -100,7 +99,11 @@ class QueryOptimizer:
         self._settings = settings
 
     async def analyze_query(
-        self, sql: str, params: Sequence[Any] | Mapping[str, Any] | None = None, *, analyze: bool = False
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        analyze: bool = False,
     ) -> QueryReport:
         """Return the plan of one statement and what is wrong with it.
 
@@ -116,7 +119,7 @@ class QueryOptimizer:
         """
         statement = sql.strip().rstrip(";")
         generic = params is None and _PLACEHOLDER.search(statement) is not None
-        if not _PLANNABLE.match(statement) or (generic and _SECOND_STATEMENT.search(statement)):
+        if not is_plannable(statement) or (generic and _SECOND_STATEMENT.search(statement)):
             message = "one statement is needed: SELECT, WITH, INSERT, UPDATE, DELETE or MERGE"
             raise InvalidInputError(message)
         if generic and analyze:
@@ -129,7 +132,7 @@ class QueryOptimizer:
             async with session.transaction(force_rollback=True):
                 # The extended protocol, which `binary` asks for, takes one statement and no more.
                 cursor = await session.execute(
-                    explain,  # type: ignore[arg-type]
+                    explain,
                     params,
                     binary=not generic,
                 )
@@ -169,7 +172,7 @@ class QueryOptimizer:
             NotFoundError: there is no such table.
         """
         async with self._session() as session:
-            rows = await fetch(session, _TABLE_STATS, {"table": table})
+            rows = await fetch(session, TABLE_STATS, {"table": table})
         if table is not None and not rows:
             message = f"there is no table {table!r} in the database"
             raise NotFoundError(message)
@@ -198,9 +201,7 @@ class QueryOptimizer:
 
     async def _workload(self, session: Session) -> list[WorkloadQuery]:
         found = await slow_statements(session, limit=_WORKLOAD)
-        return [
-            WorkloadQuery(each.query, each.calls) for each in found if _PLANNABLE.match(each.query)
-        ]
+        return [WorkloadQuery(each.query, each.calls) for each in found if is_plannable(each.query)]
 
     def _session(self) -> Any:
         timeout = self._settings.maintenance.explain_timeout_ms
@@ -225,3 +226,8 @@ def find_missing(tables: Sequence[TableReport]) -> list[MissingIndex]:
             )
         )
     return sorted(found, key=lambda each: -each.sequential_scans * each.rows_read_a_scan)
+
+
+def is_plannable(statement: str) -> bool:
+    """Return whether EXPLAIN takes it: a query or a change of rows."""
+    return _PLANNABLE.match(statement) is not None

@@ -32,7 +32,9 @@ Session = AsyncConnection[Row]
 
 
 @asynccontextmanager
-async def open_session(settings: Settings, *, statement_timeout_ms: int = 0) -> AsyncIterator[Session]:
+async def open_session(
+    settings: Settings, *, statement_timeout_ms: int = 0
+) -> AsyncIterator[Session]:
     """Open a session and close it after the block; errors of the driver come out translated.
 
     Raises:
@@ -81,7 +83,7 @@ async def open_session(settings: Settings, *, statement_timeout_ms: int = 0) -> 
 async def fetch(session: Session, statement: str, parameters: Any = None) -> list[Row]:
     """Return the rows of a statement that is marked as ours."""
     # The text comes from closed sets of our own; values are parameters.
-    cursor = await session.execute(f"/* {MARK} */ {statement}", parameters)  # type: ignore[arg-type]
+    cursor = await session.execute(f"/* {MARK} */ {statement}", parameters)
     return await cursor.fetchall()
 
 
@@ -98,7 +100,7 @@ async def _leave_no_trace(session: Session) -> None:
     # For superusers, and for roles that were granted the parameter.
     for setting in ("pg_stat_statements.track = 'none'", "pg_stat_statements.track_utility = off"):
         try:
-            await session.execute(f"SET {setting}")  # type: ignore[arg-type]
+            await session.execute(f"SET {setting}")
         except (InsufficientPrivilege, UndefinedObject):
             return
 

@@ -19,7 +19,7 @@ from samplemind.maintenance.locks import no_backup_runs, table_lock
 from samplemind.maintenance.session import Row, Session, fetch, open_session
 from samplemind.settings import Settings
 
-_UPKEEP = """
+UPKEEP = """
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS table, c.relkind AS kind,
        greatest(c.reltuples, 0)::float8 AS rows, coalesce(s.n_dead_tup, 0) AS dead_rows,
        coalesce(s.n_ins_since_vacuum, 0) AS inserted_rows,
@@ -92,7 +92,7 @@ class UpkeepReport:
         """Return what is recorded of the run."""
         return {
             "done": [f"{each.command} {each.name}" for each in self.done],
-            "skipped": {name: why for name, why in self.skipped},
+            "skipped": dict(self.skipped),
             "left": self.left,
         }
 
@@ -107,7 +107,7 @@ def find_needs(rows: Iterable[Row], limits: UpkeepLimits | None = None) -> list[
 async def upkeep_needs(settings: Settings) -> list[Need]:
     """Return what `vacuum_due` would do now."""
     async with open_session(settings) as session:
-        return find_needs(await fetch(session, _UPKEEP))
+        return find_needs(await fetch(session, UPKEEP))
 
 
 async def vacuum_due(settings: Settings) -> UpkeepReport:
@@ -118,7 +118,7 @@ async def vacuum_due(settings: Settings) -> UpkeepReport:
     """
     timeout_ms = settings.maintenance.vacuum_timeout_s * 1000
     async with open_session(settings, statement_timeout_ms=timeout_ms) as session:
-        return await _work(session, settings, find_needs(await fetch(session, _UPKEEP)))
+        return await _work(session, settings, find_needs(await fetch(session, UPKEEP)))
 
 
 async def vacuum_tables(settings: Settings, tables: Sequence[str]) -> UpkeepReport:
@@ -139,9 +139,7 @@ async def analyze_tables(settings: Settings, tables: Sequence[str]) -> UpkeepRep
     return await _asked_for(settings, tables, "ANALYZE")
 
 
-async def reindex_bloated(
-    settings: Settings, limits: UpkeepLimits | None = None
-) -> UpkeepReport:
+async def reindex_bloated(settings: Settings, limits: UpkeepLimits | None = None) -> UpkeepReport:
     """Build bloated B-trees anew beside all traffic, one at a time, until the window ends.
 
     What a REINDEX CONCURRENTLY that broke has left (`…_ccnew`) goes first.
@@ -202,14 +200,16 @@ def _need(row: Row, limits: UpkeepLimits) -> Need | None:
                 return need("VACUUM (ANALYZE)", reason, count / rows)
     changed = row["changed_rows"]
     if changed >= limits.changed_rows and changed >= rows * limits.changed_share:
-        return need("ANALYZE", f"{changed} rows changed since the last ANALYZE", changed / rows / 10)
+        return need(
+            "ANALYZE", f"{changed} rows changed since the last ANALYZE", changed / rows / 10
+        )
     return None
 
 
 async def _asked_for(settings: Settings, tables: Sequence[str], command: str) -> UpkeepReport:
     timeout_ms = settings.maintenance.vacuum_timeout_s * 1000
     async with open_session(settings, statement_timeout_ms=timeout_ms) as session:
-        known = {row["table"]: row for row in await fetch(session, _UPKEEP)}
+        known = {row["table"]: row for row in await fetch(session, UPKEEP)}
         unknown = [table for table in tables if table not in known]
         if unknown:
             message = f"there is no table {', '.join(unknown)} in the database"
@@ -248,7 +248,7 @@ async def _act(session: Session, need: Need, report: UpkeepReport) -> None:
     started = time.perf_counter()
     try:
         # Names come from the catalogue, quoted; the command is one of ours.
-        await session.execute(f'{need.command} "{need.schema}"."{need.table}"')  # type: ignore[arg-type]
+        await session.execute(f'{need.command} "{need.schema}"."{need.table}"')
     except psycopg.errors.LockNotAvailable:
         report.skipped.append((need.table, "it is locked by somebody else"))
     except psycopg.errors.QueryCanceled:
@@ -261,7 +261,7 @@ async def _act(session: Session, need: Need, report: UpkeepReport) -> None:
 async def _drop_leftovers(session: Session, report: UpkeepReport) -> None:
     for row in await fetch(session, _LEFTOVERS):
         started = time.perf_counter()
-        await session.execute(f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}"')  # type: ignore[arg-type]
+        await session.execute(f'DROP INDEX CONCURRENTLY "{row["schema"]}"."{row["index"]}"')
         seconds = time.perf_counter() - started
         report.done.append(
             Done(row["index"], "DROP INDEX CONCURRENTLY", "left by a broken REINDEX", seconds)

@@ -55,8 +55,6 @@ class LegalHoldRepository:
     async def active(self) -> Sequence[LegalHold]:
         """Return the holds that count, the oldest first."""
         found = await self._session.scalars(
-            select(LegalHold)
-            .where(LegalHold.released_at.is_(None))
-            .order_by(LegalHold.created_at)
+            select(LegalHold).where(LegalHold.released_at.is_(None)).order_by(LegalHold.created_at)
         )
         return found.all()

@@ -76,10 +76,10 @@ class PeriodicRunRepository:
             )
         )
 
-    async def find_by_job(self, job_id: str) -> PeriodicRun | None:
-        """Return the run of a job that was sent under this id."""
+    async def find_by_slot(self, name: str, slot: str) -> PeriodicRun | None:
+        """Return the run of a slot, if it has begun."""
         found = await self._session.scalars(
-            select(PeriodicRun).where(PeriodicRun.job_id == job_id).limit(1)
+            select(PeriodicRun).where(PeriodicRun.name == name, PeriodicRun.slot == slot)
         )
         return found.first()
 
