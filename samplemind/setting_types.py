@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from samplemind.endpoints import Store
-from samplemind.errors import SettingsError
+from samplemind.errors import InvalidInputError, SettingsError
+from samplemind.jobs.times import When, parse_when
 from samplemind.urls import read_address
 
 _FERNET_KEY_BYTES = 32
@@ -63,6 +64,23 @@ def _read_list(value: Any) -> Any:
         raise ValueError(message) from None  # the cause holds the text
 
 
+def _read_times(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    times: dict[str, When | None] = {}
+    for part in filter(None, (part.strip() for part in value.split(";"))):
+        name, sign, when = (piece.strip() for piece in part.partition("="))
+        if not sign:
+            message = f"job=time is needed, several with ; between: {part!r} has no ="
+            raise ValueError(message)
+        try:
+            times[name] = None if when == "off" else parse_when(when, name=name)
+        except InvalidInputError as error:
+            message = f"{name}: {error}"
+            raise ValueError(message) from None
+    return times
+
+
 FernetKey = Annotated[SecretStr, AfterValidator(_check_fernet_key)]
 """What `cryptography.fernet` takes as a key."""
 
@@ -71,3 +89,6 @@ FernetKeys = Annotated[tuple[FernetKey, ...], BeforeValidator(_read_list)]
 
 UserAndPassword = Annotated[SecretStr, AfterValidator(_check_user_and_password)]
 """As in HTTP's Basic authentication."""
+
+ScheduleTimes = Annotated[dict[str, When | None], BeforeValidator(_read_times)]
+"""Times of periodic jobs by name, none for one that is off; in a variable `job=time; job=off`."""

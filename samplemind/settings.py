@@ -34,9 +34,16 @@ from pydantic_settings import (
 from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
+from samplemind.jobs.times import When
 from samplemind.search.languages import TextConfiguration
 from samplemind.secret_files import names_a_file, read_secret_files
-from samplemind.setting_types import FernetKey, FernetKeys, UserAndPassword, url_of
+from samplemind.setting_types import (
+    FernetKey,
+    FernetKeys,
+    ScheduleTimes,
+    UserAndPassword,
+    url_of,
+)
 
 PREFIX = "SAMPLEMIND_"
 
@@ -240,6 +247,62 @@ class ConsoleSettings(_Group):
         return self
 
 
+class ScheduleSettings(_Group):
+    """When periodic jobs run, and which beat sends them."""
+
+    times: ScheduleTimes = Field(
+        default_factory=dict,
+        description="job=time; …: another time (30 3 * * *, 20s) or off, as in "
+        "maintenance.vacuum=30 3 * * *; retention.run=off",
+    )
+    lease_s: int = Field(
+        9, ge=2, le=60, description="seconds after which a silent beat is replaced by another"
+    )
+
+    def when(self, name: str) -> When | None:
+        """Return the time that the settings give a job; none: they give none."""
+        return self.times.get(name)
+
+
+class MaintenanceSettings(_Group):
+    """How the database is looked after."""
+
+    window_minutes: int = Field(
+        120, ge=1, le=1440, description="minutes that a run may start further work; then it stops"
+    )
+    lock_timeout_ms: int = Field(
+        2000, ge=10, description="milliseconds that upkeep waits for a lock before it goes on"
+    )
+    vacuum_timeout_s: int = Field(
+        3600, ge=1, description="seconds after which one VACUUM or REINDEX is ended"
+    )
+    explain_timeout_ms: int = Field(
+        10_000, ge=10, description="milliseconds after which EXPLAIN (ANALYZE) is ended"
+    )
+    archive: Path | None = Field(
+        None, description="folder of archived audit logs; none: archive in SAMPLEMIND_HOME"
+    )
+
+
+class RetentionSettings(_Group):
+    """How long things are kept: days after they ended, expired or were written."""
+
+    sessions_days: int = Field(30, ge=1, description="sessions after they expired or were revoked")
+    api_keys_days: int = Field(90, ge=1, description="API keys after they expired or were revoked")
+    oauth_days: int = Field(180, ge=1, description="OAuth tokens after they expired")
+    audit_days: int = Field(365, ge=1, description="audit entries before they go to the archive")
+    batches_days: int = Field(90, ge=1, description="batches and their items after they ended")
+    results_days: int = Field(30, ge=1, description="superseded analyses after they were made")
+    dead_letters_days: int = Field(90, ge=1, description="jobs that were given up")
+    records_days: int = Field(
+        30, ge=1, description="runs of periodic jobs, snapshots of statements"
+    )
+    temporary_hours: int = Field(24, ge=1, description="HOURS of temporary files of ours")
+    duty: float = Field(
+        0.5, gt=0, le=1, description="share of the time that deletion works; the rest it waits"
+    )
+
+
 class LogSettings(_Group):
     """Logs."""
 
@@ -277,6 +340,9 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     security: SecuritySettings = SecuritySettings()
     console: ConsoleSettings = ConsoleSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -1,45 +1,61 @@
 """When jobs run: one entry a job, a sentence each.
 
 Every job here may run twice or late without harm, so the entries expire before the next one is
-due: after an outage one run catches up, not a queue of them.
+due: after an outage one run catches up, not a queue of them. Heavy jobs have cron times that do not
+meet; `SAMPLEMIND_SCHEDULE_TIMES` moves or switches off any of them.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
+from samplemind.errors import SettingsError
 from samplemind.jobs.payloads import (
     FoldVectors,
     IndexDirty,
+    MaintainPartitions,
     OptimizeSearch,
     Payload,
     ReconcileIndex,
     RefreshVocabulary,
+    ReindexBloated,
     RescueBatches,
+    RunRetention,
+    SnapshotStatements,
+    VacuumDue,
+    WatchSchedule,
 )
+from samplemind.jobs.periodic import Periodic
+from samplemind.jobs.times import When, parse_when
 from samplemind.jobs.wire import queue_for
+from samplemind.settings import ScheduleSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recurring job: what, how often, and why."""
+    """One recurring job: what, how often (an interval, or a cron time in UTC), and why."""
 
     payload: Payload
-    every: timedelta
+    every: timedelta | str
     reason: str
 
-    def as_celery(self) -> dict[str, Any]:
-        """Return the entry as Celery's beat wants it."""
+    def when(self) -> When:
+        """Return when it is due; intervals are moved apart by the job's name."""
         name = self.payload.job_name
-        return {
-            "task": name,
-            "schedule": self.every,
-            "kwargs": self.payload.model_dump(mode="json"),
-            "options": {
-                "queue": queue_for(name).value,
-                "expires": self.every.total_seconds(),
-            },
-        }
+        if isinstance(self.every, str):
+            return parse_when(self.every, name=name)
+        return parse_when(f"{int(self.every.total_seconds())}s", name=name)
+
+    def as_periodic(self, when: When) -> Periodic:
+        """Return the entry as beat sends it."""
+        name = self.payload.job_name
+        return Periodic(
+            name=name,
+            when=when,
+            reason=self.reason,
+            queue=queue_for(name).value,
+            kwargs=self.payload.model_dump(mode="json"),
+        )
 
 
 ENTRIES: tuple[Entry, ...] = (
@@ -73,8 +89,64 @@ ENTRIES: tuple[Entry, ...] = (
         timedelta(hours=24),
         "Dead rows slow every search, most of all those in the graph; recall is measured anew.",
     ),
+    Entry(
+        WatchSchedule(),
+        timedelta(minutes=1),
+        "A job that is overdue or failing is told, before somebody misses what it does.",
+    ),
+    Entry(
+        SnapshotStatements(),
+        timedelta(minutes=30),
+        "Figures of the slowest statements are kept, so that a trend can be told from a mood.",
+    ),
+    Entry(
+        MaintainPartitions(),
+        "20 0 * * *",
+        "Next months' partitions of the audit log are there before the first entry needs them.",
+    ),
+    Entry(
+        VacuumDue(),
+        "40 1 * * *",
+        "Dead rows are freed and statistics renewed where it is due, after autovacuum had its day.",
+    ),
+    Entry(
+        ReindexBloated(),
+        "10 4 * * 0",
+        "Bloated indexes are built anew once a week, one at a time, beside all traffic.",
+    ),
+    Entry(
+        RunRetention(),
+        "30 5 * * *",
+        "What nobody may keep or needs any more goes; the audit log is archived before.",
+    ),
 )
 
-BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
-    entry.payload.job_name: entry.as_celery() for entry in ENTRIES
-}
+BEAT_SCHEDULE: Mapping[str, Entry] = {entry.payload.job_name: entry for entry in ENTRIES}
+"""The entries by the name of their job."""
+
+
+def table(settings: Settings, entries: Iterable[Entry] = ENTRIES) -> tuple[Periodic, ...]:
+    """Return what beat sends under these settings.
+
+    Raises:
+        SettingsError: a time is given for a job that does not recur.
+    """
+    entries = tuple(entries)
+    times = settings.schedule.times
+    unknown = times.keys() - {entry.payload.job_name for entry in entries}
+    if unknown:
+        message = (
+            f"schedule.times names {', '.join(sorted(unknown))}, which does not recur; these do: "
+            + ", ".join(sorted(entry.payload.job_name for entry in entries))
+        )
+        raise SettingsError(message)
+    return tuple(
+        entry.as_periodic(times.get(entry.payload.job_name) or entry.when())
+        for entry in entries
+        if not _is_off(settings.schedule, entry)
+    )
+
+
+def _is_off(schedule: ScheduleSettings, entry: Entry) -> bool:
+    name = entry.payload.job_name
+    return name in schedule.times and schedule.times[name] is None

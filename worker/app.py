@@ -16,13 +16,14 @@ import worker.transport
 from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_for, tls_options, transport_options
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
+from worker.beat_watch import BeatWatch
 from worker.drain import Drain
-from worker.heartbeat import PACE_S, Heartbeat
+from worker.heartbeat import Heartbeat
 from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
 from worker.policy import PolicyCheck
 
-TASK_MODULES = ("tasks.batches", "tasks.search")
+TASK_MODULES = ("tasks.batches", "tasks.maintenance", "tasks.retention", "tasks.search")
 """Modules whose import registers the jobs; a new room of `tasks` is added here."""
 
 
@@ -130,9 +131,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
 
 def _beat() -> dict[str, Any]:
     return {
-        "beat_scheduler": "worker.scheduler:BeatingScheduler",
-        # Beat looks up at least this often, which is also how often its heartbeat is written.
-        "beat_max_loop_interval": PACE_S,
+        "beat_scheduler": "worker.scheduler:LeaderScheduler",
     }
 
 
@@ -148,7 +147,7 @@ def _route(name: str, *_: object, **__: object) -> dict[str, str]:
 app = Celery("samplemind", set_as_current=True)
 app.add_defaults(lambda: configuration(get_settings()))
 worker.transport.install()
-app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck})
+app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck, BeatWatch})
 
 
 @signals.setup_logging.connect

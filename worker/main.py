@@ -11,6 +11,7 @@ and numpy are imported here only inside the functions that run them.
 import importlib
 import sys
 import warnings
+from typing import Any
 
 from samplemind.audio.threads import limit_threads
 from samplemind.errors import SampleMindError
@@ -19,7 +20,7 @@ from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
 from worker.roles import ROLES, Role, run_directory
 
-SCHEDULE = "schedules.beat:BEAT_SCHEDULE"
+SCHEDULE = "schedules.beat:table"
 """The table of periodic jobs, named as a string because `worker` lies below `schedules`."""
 
 _USAGE = f"usage: python -m worker.main {{{','.join(ROLES)}}} [CELERY ARGUMENT…]"
@@ -64,7 +65,7 @@ def _run_celery(role: Role, settings: Settings, extra: list[str]) -> None:
     for module in role.preload:
         importlib.import_module(module)
     if role.name is RoleName.BEAT:
-        app.conf.beat_schedule = _load(SCHEDULE)
+        app.conf.beat_schedule = {entry.name: entry for entry in _load(SCHEDULE)(settings)}
     # Not app.start(): it forgets the exit code, and a worker that failed would look well.
     command_line.main(args=["--app=worker.app", *role.arguments(settings), *extra])
 
@@ -75,7 +76,7 @@ def _run_console(settings: Settings) -> None:
     serve(settings)
 
 
-def _load(path: str) -> object:
+def _load(path: str) -> Any:
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -31,7 +31,7 @@ class Role:
         if self.queues:
             return self._worker_arguments(settings)
         if self.name is RoleName.BEAT:
-            return ["--quiet", "beat", f"--schedule={run_directory(settings) / 'beat'}"]
+            return ["--quiet", "beat"]
         return []
 
     def _worker_arguments(self, settings: Settings) -> list[str]:
@@ -63,9 +63,14 @@ _ROLES = (
     ),
     Role(
         RoleName.INDEX,
-        "writes the search index and runs everything that is not audio",
-        queues=(Queue.INTERACTIVE, Queue.INDEX, Queue.DEFAULT, Queue.MAINTENANCE),
+        "writes the search index and runs everything short",
+        queues=(Queue.INTERACTIVE, Queue.INDEX, Queue.DEFAULT),
         processes=lambda settings: settings.worker.index_concurrency,
+    ),
+    Role(
+        RoleName.MAINTENANCE,
+        "runs backups, upkeep and retention, one at a time",
+        queues=(Queue.MAINTENANCE,),
     ),
     Role(RoleName.BEAT, "sends the periodic jobs"),
     Role(RoleName.CONSOLE, "shows workers and jobs to operators"),

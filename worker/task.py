@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from samplemind.errors import PermanentError, TransientError
 from samplemind.log import get_logger
-from worker import deliveries
+from worker import deliveries, periodic
 
 _log = get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Job(Task):
             line = _Line(attempt=self.request.retries + 1)
             try:
                 deliveries.admit(self)
-                result = self.run(*args, **kwargs)
+                result = periodic.execute(self, args, kwargs)
             except TransientError as error:
                 self._try_again(error, line)
             except (Ignore, Reject, Retry) as verdict:

@@ -32,6 +32,9 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "suggest": ("samplemind.cli.search", "suggest", "Complete what is being typed."),
     "similar": ("samplemind.cli.similar", "similar", "Find files that sound like some."),
     "hybrid": ("samplemind.cli.similar", "hybrid", "Find files by words and by sound."),
+    "db": ("samplemind.cli.db", "db", "The database's health, slow queries, upkeep."),
+    "retention": ("samplemind.cli.retention", "retention", "What is kept no longer."),
+    "schedule": ("samplemind.cli.schedule", "schedule", "What recurs, and how it last went."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

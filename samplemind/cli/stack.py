@@ -1,11 +1,13 @@
 """`samplemind up`, `down` and `status`: start, stop and look at what runs the platform."""
 
+import asyncio
 import importlib
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -23,10 +25,11 @@ from samplemind.embedded.platform import (
     read_state,
 )
 from samplemind.embedded.process import ProcessRecord
-from samplemind.embedded.services import Service, list_services
+from samplemind.embedded.services import Service, list_services, store_urls
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.embedded.supervisor import Supervisor
-from samplemind.errors import ConflictError, ServerStartError
+from samplemind.endpoints import Store
+from samplemind.errors import ConflictError, SampleMindError, ServerStartError
 from samplemind.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _STOP_MARGIN_S = 90
+_SCHEDULE_TIMEOUT_S = 5
 
 
 @click.command()
@@ -96,9 +100,33 @@ def status(context: click.Context, as_json: bool) -> None:
     Example: samplemind status --json
     """
     settings, _ = _home()
-    services = list_services(settings)
+    services = [*list_services(settings), *_schedule(settings)]
     _print_services(services, as_json)
     context.exit(0 if _all_healthy(services) else 1)
+
+
+def _schedule(settings: Settings) -> list[Service]:
+    """Return one line on the periodic jobs, where the stores that know of them answer."""
+    urls = store_urls(settings)
+    if Store.POSTGRES not in urls or Store.BROKER not in urls:
+        return []  # their own lines say what is wrong
+    from samplemind.connections.resources import Connections
+    from samplemind.maintenance.watchdog import ScheduleStanding, schedule_standing
+
+    async def ask() -> ScheduleStanding:
+        async with (
+            asyncio.timeout(_SCHEDULE_TIMEOUT_S),
+            Connections(settings.with_urls(urls)) as connections,
+        ):
+            return await schedule_standing(connections, datetime.now(UTC))
+
+    try:
+        found = asyncio.run(ask())
+    except (SampleMindError, TimeoutError):
+        return []
+    if not found.jobs:
+        return []
+    return [Service("schedule", "schedule", None, None, not found.problems, found.summary())]
 
 
 def _home() -> tuple[Settings, StackHome]:

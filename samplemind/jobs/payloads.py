@@ -103,6 +103,50 @@ class OptimizeSearch(Payload):
     job_name = "search.optimize"
 
 
+class VacuumDue(Payload):
+    """VACUUM and ANALYZE the tables that need it, as long as the window lasts."""
+
+    job_name = "maintenance.vacuum"
+
+
+class ReindexBloated(Payload):
+    """Build bloated indexes anew, one at a time, and clear what a broken attempt has left."""
+
+    job_name = "maintenance.reindex"
+
+
+class AnalyzeTables(Payload):
+    """Renew the planner's statistics of these tables, after a bulk load."""
+
+    job_name = "maintenance.analyze"
+
+    tables: tuple[str, ...] = Field(min_length=1, max_length=100)
+
+
+class SnapshotStatements(Payload):
+    """Keep the figures of the statements that cost most."""
+
+    job_name = "maintenance.snapshot_statements"
+
+
+class MaintainPartitions(Payload):
+    """Make the audit log's partitions of the months to come."""
+
+    job_name = "maintenance.partitions"
+
+
+class WatchSchedule(Payload):
+    """Tell which periodic job is overdue or failing."""
+
+    job_name = "maintenance.watch"
+
+
+class RunRetention(Payload):
+    """Take away what its policy keeps no longer."""
+
+    job_name = "retention.run"
+
+
 PAYLOADS: tuple[type[Payload], ...] = (
     AnalyzeBatch,
     RescueBatches,
@@ -115,4 +159,11 @@ PAYLOADS: tuple[type[Payload], ...] = (
     RefreshVocabulary,
     FoldVectors,
     OptimizeSearch,
+    VacuumDue,
+    ReindexBloated,
+    AnalyzeTables,
+    SnapshotStatements,
+    MaintainPartitions,
+    WatchSchedule,
+    RunRetention,
 )

@@ -21,6 +21,7 @@ class RoleName(StrEnum):
 
     AUDIO = "audio"
     INDEX = "index"
+    MAINTENANCE = "maintenance"
     BEAT = "beat"
     CONSOLE = "console"
 
@@ -55,6 +56,7 @@ ROUTES: tuple[tuple[str, Queue], ...] = (
     ("search.optimize", Queue.MAINTENANCE),
     ("search.*", Queue.INDEX),
     ("backups.*", Queue.MAINTENANCE),
+    ("maintenance.watch", Queue.INTERACTIVE),  # it must not wait behind what it watches
     ("maintenance.*", Queue.MAINTENANCE),
     ("retention.*", Queue.MAINTENANCE),
 )
