@@ -7,6 +7,10 @@
     │   ├── ConflictError           the thing exists already, or changed meanwhile
     │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
     │   ├── SecretError             a secret is missing or does not fit what it should open
+    │   ├── BackupError             a backup, its verification or its restore failed
+    │   │   ├── BackupCorruptError  stored bytes are not those that were written
+    │   │   ├── BackupCancelledError    the operator or a time limit stopped it
+    │   │   └── MissingToolError    a program of PostgreSQL's is missing, or too old
     │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
@@ -53,6 +57,22 @@ class InvalidInputError(PermanentError):
 
 class SecretError(PermanentError):
     """A secret is missing, or does not fit what it should open."""
+
+
+class BackupError(PermanentError):
+    """A backup, its verification or its restore failed; the message says at what."""
+
+
+class BackupCorruptError(BackupError):
+    """Stored bytes are not those that were written: truncated, changed, swapped or missing."""
+
+
+class BackupCancelledError(BackupError):
+    """A backup or restore was stopped before it was done."""
+
+
+class MissingToolError(BackupError):
+    """A program of PostgreSQL's is not installed, or is older than the server."""
 
 
 class TransientError(SampleMindError):
