@@ -99,6 +99,15 @@ class MongoSource:
         self.server_version = ""
         self.taken_at = datetime.now(UTC)
 
+    def reach(self) -> None:
+        """Find the server and log in, so that `pin` takes one round trip.
+
+        Raises:
+            StoreUnavailableError: it did not answer.
+        """
+        with translating_errors():
+            self.server_version = str(self.client.server_info()["version"])
+
     def pin(self) -> None:
         """Choose now as the moment that everything is read at.
 
@@ -108,14 +117,15 @@ class MongoSource:
         """
         with translating_errors():
             hello = self.client.admin.command("hello")
-            self.server_version = str(self.client.server_info()["version"])
-        if "operationTime" not in hello:
+        last_write = hello.get("lastWrite")
+        if last_write is None:
             message = (
                 "MongoDB has no cluster time: a backup of one moment needs a replica set (one "
                 "member is enough)"
             )
             raise PermanentError(message)
-        self.cluster_time = hello["operationTime"]
+        # A read at this time waits, if need be, until a majority has it.
+        self.cluster_time = last_write["opTime"]["ts"]
         self.taken_at = datetime.now(UTC)
 
     def collections(self) -> list[Collection]:

@@ -175,6 +175,13 @@ def database_bytes(connection: psycopg.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
+def count_rows(connection: psycopg.Connection, table: Table) -> int:
+    """Return how many rows a table holds of its own."""
+    statement = sql.SQL("SELECT count(*) FROM ONLY {}").format(table.identifier)
+    row = connection.execute(statement).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def sample_modulus(table: Table) -> int:
     """Return by which share of its rows a table is known: one in so many; 1 is all of them."""
     return max(1, table.estimated_rows // SAMPLE_ROWS)
