@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from samplemind.backup.control import Control
 from samplemind.backup.postgres_tools import Server
+from samplemind.backup.wal import WalSegment, parse_lsn
 from samplemind.embedded.account import Account, replace_as, unprivileged_account
 from samplemind.embedded.binaries import server_binary
 from samplemind.embedded.home import StackHome
@@ -43,25 +44,53 @@ _THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where recovery ends: at a time, at a position, or (neither) where the WAL ends."""
+class RecoveryTarget:
+    """Where recovery ends: at a time, at a position, as soon as it is consistent, or at the end."""
 
     moment: datetime | None = None
     lsn: str | None = None
+    immediate: bool = False
+
+    @property
+    def is_end(self) -> bool:
+        """Whether everything that the archive has is replayed."""
+        return self.moment is None and self.lsn is None and not self.immediate
+
+    @property
+    def needs_archive(self) -> bool:
+        """Whether more is replayed than lies in the base backup itself."""
+        return not self.immediate
 
     def settings(self) -> dict[str, str]:
-        """Return the server's settings for it; changes after the moment are not replayed."""
+        """Return the server's settings for it."""
         if self.moment is not None:
             text = self.moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
             return {"recovery_target_time": text, "recovery_target_inclusive": "on"}
         if self.lsn is not None:
-            return {"recovery_target_lsn": self.lsn, "recovery_target_inclusive": "on"}
-        return {}
+            # Everything that lies before the position, and nothing that begins there.
+            return {"recovery_target_lsn": self.lsn, "recovery_target_inclusive": "off"}
+        return {"recovery_target": "immediate"} if self.immediate else {}
+
+    def reaches_back_to(self, finished_at: datetime, end_lsn: str | None) -> bool:
+        """Tell whether recovery to here can begin from a base that was whole at that moment."""
+        if self.moment is not None:
+            return finished_at <= self.moment
+        if self.lsn is not None:
+            return end_lsn is not None and parse_lsn(end_lsn) <= parse_lsn(self.lsn)
+        return True
+
+    def is_after(self, until: datetime, last: WalSegment | None, segment_bytes: int) -> bool:
+        """Tell whether the archive, which ends so, does not reach here."""
+        if self.moment is not None:
+            return self.moment > until
+        if self.lsn is not None:
+            return last is None or parse_lsn(self.lsn) // segment_bytes > last.number
+        return False
 
     def __str__(self) -> str:
         if self.moment is not None:
             return self.moment.astimezone(UTC).isoformat()
-        return self.lsn or "the end of the archive"
+        return self.lsn or ("the base backup" if self.immediate else "the end of the archive")
 
 
 @dataclass(frozen=True)
@@ -118,7 +147,7 @@ def give_to_account(directory: Path) -> Account | None:
 def recovered_server(
     data: Path,
     source: Server,
-    target: Target,
+    target: RecoveryTarget,
     wal: Path,
     control: Control,
     *,

@@ -134,6 +134,9 @@ def receive(server: Server, tools: PostgresTools, spool: Path) -> None:
     """
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with server.connect() as connection:
+        # A commit at the end of what is stored: recovery to any moment before it knows that it
+        # has come far enough.
+        connection.execute("SELECT pg_logical_emit_message(true, 'samplemind', 'archive')")
         connection.execute("SELECT pg_switch_wal()")
         # The first record of the new segment: without it, its receiver would wait for the next
         # sign of life of the server, which is sent every ten seconds.
