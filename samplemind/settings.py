@@ -257,7 +257,9 @@ class StorageSettings(_Group):
         None, description="AES256 or aws:kms for S3; none: the bucket's default"
     )
     kms_key_id: str | None = Field(None, description="key of aws:kms; none: the bucket's")
-    part_mib: int = Field(16, ge=5, le=512, description="MiB of one part of an upload")
+    part_mib: int = Field(
+        8, ge=5, le=512, description="MiB of one part of an upload; doubled after each 2,500"
+    )
     timeout_s: float = Field(60, gt=0, le=3600, description="seconds that the store may be silent")
     attempts: int = Field(5, ge=1, le=20, description="attempts for each request, with backoff")
 
@@ -268,6 +270,9 @@ class StorageSettings(_Group):
             raise ValueError(message)
         if (self.access_key is None) != (self.secret_key is None):
             message = "storage.access_key and storage.secret_key are set together or not at all"
+            raise ValueError(message)
+        if self.endpoint is not None and "@" in self.endpoint:
+            message = "storage.endpoint must not hold credentials: they have settings of their own"
             raise ValueError(message)
         return self
 

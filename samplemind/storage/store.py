@@ -144,20 +144,28 @@ class Measure:
         return Written(self._size, self._hash.hexdigest())
 
 
-def in_parts(blocks: Iterable[bytes], part_bytes: int) -> Iterator[bytes]:
+def in_parts(
+    blocks: Iterable[bytes], part_bytes: int, double_after: int | None = None
+) -> Iterator[bytes]:
     """Cut and join the blocks to parts of exactly `part_bytes`, the last of what is left.
 
-    Yields nothing for an empty stream. Holds one part at most.
+    Yields nothing for an empty stream. Holds one part at most. After every `double_after` parts
+    the size doubles, so that a bounded number of them holds a stream of any length.
     """
     buffer = bytearray()
+    size = part_bytes
+    count = 0
     for block in blocks:
         view = memoryview(block)
         while view:
-            taken = view[: part_bytes - len(buffer)]
+            taken = view[: size - len(buffer)]
             buffer += taken
             view = view[len(taken) :]
-            if len(buffer) == part_bytes:
+            if len(buffer) == size:
                 yield bytes(buffer)
                 buffer.clear()
+                count += 1
+                if double_after is not None and count % double_after == 0:
+                    size *= 2
     if buffer:
         yield bytes(buffer)
