@@ -107,6 +107,8 @@ class RestoreReport:
     seconds: float = 0.0
     deferred: list[str] = field(default_factory=list)
     """Statements of the indexes that were left out."""
+    warnings: list[str] = field(default_factory=list)
+    """What the operator has to do by hand."""
 
 
 def restore_backup(
