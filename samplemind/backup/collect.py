@@ -13,6 +13,7 @@ import psycopg
 
 from samplemind.backup.control import Control
 from samplemind.backup.logical import (
+    RANGE_BYTES,
     CopyOut,
     Segment,
     SnapshotReader,
@@ -113,7 +114,9 @@ class Collector:
         readers = _Readers(snapshot)
         works = self._definitions(snapshot, tools, as_dump=as_dump)
         if not as_dump:
-            works += [self._segment(each, readers) for each in plan_segments(snapshot.tables)]
+            works += [
+                self._segment(each, readers) for each in plan_segments(snapshot.tables, RANGE_BYTES)
+            ]
         works += [self._fingerprint(table, readers, count=as_dump) for table in snapshot.tables]
         collections = [] if barrier.mongo is None else barrier.mongo.collections()
         if barrier.mongo is not None:

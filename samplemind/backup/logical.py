@@ -7,7 +7,7 @@ Invariant: a segment's row count is the server's own word for what it sent, and 
 table cover every page once. Nothing is buffered beyond one block.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -64,9 +64,7 @@ class Segment:
         )
 
 
-def plan_segments(
-    tables: Iterable[Table], block_bytes: int = 8192, range_bytes: int = RANGE_BYTES
-) -> list[Segment]:
+def plan_segments(tables: Iterable[Table], range_bytes: int = RANGE_BYTES) -> list[Segment]:
     """Cut the tables into segments of about `range_bytes`, the largest first.
 
     The large ones first keep all jobs busy to the end. The last range of a table is open, so that
@@ -151,7 +149,11 @@ class CopyOut:
         parts: list[bytes] = []
         size = 0
         while True:
-            length, row = server.get_copy_data(0)
+            try:
+                length, row = server.get_copy_data(0)
+            except psycopg.OperationalError as error:
+                message = "PostgreSQL stopped sending rows: the connection was lost"
+                raise StoreUnavailableError(message) from error
             if length <= 0:
                 break
             parts.append(bytes(row))
@@ -223,9 +225,6 @@ class SnapshotReader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-Check = Callable[[], None]
 
 
 def _columns(table: Table) -> sql.Composed:

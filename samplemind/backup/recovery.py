@@ -26,6 +26,7 @@ from samplemind.backup.scratch import (
     give_to_account,
     recovered_server,
 )
+from samplemind.embedded.account import can_traverse, unprivileged_account
 from samplemind.errors import BackupError, ConflictError, InvalidInputError
 
 
@@ -74,6 +75,7 @@ def recovered(
     names = needed_wal(base, target, catalog.store, catalog.keyring)
     made = _claim(directory)
     try:
+        _require_way(directory)
         with _wal_folder() as wal:
             began = time.monotonic()
             _unpack(catalog, base, directory, control)
@@ -118,6 +120,16 @@ def _fetch_wal(
     for name in names:
         archive.fetch([name], wal, size)
         control.passed(size)
+
+
+def _require_way(directory: Path) -> None:
+    account = unprivileged_account()
+    if account is not None and not can_traverse(directory.parent, account):
+        message = (
+            f"{account.name}, as whom PostgreSQL runs, cannot enter {directory.parent}: open the "
+            "way with chmod o+x, or choose another place"
+        )
+        raise BackupError(message)
 
 
 def _claim(directory: Path) -> bool:
