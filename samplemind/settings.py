@@ -300,7 +300,7 @@ class BackupSettings(_Group):
         None, description="directory that gets a copy of each backup; none: no copy"
     )
     keep_days: int = Field(30, ge=0, description="days that every backup is kept; 0: none for this")
-    keep_last: int = Field(0, ge=0, description="newest good backups kept whatever their age")
+    keep_last: int = Field(3, ge=0, description="newest good backups kept whatever their age")
     keep_daily: int = Field(0, ge=0, description="days of which the newest good one is kept")
     keep_weekly: int = Field(0, ge=0, description="weeks of which the newest good one is kept")
     keep_monthly: int = Field(0, ge=0, description="months of which the newest good one is kept")

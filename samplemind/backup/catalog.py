@@ -97,6 +97,11 @@ class CatalogEntry:
         return self.manifest.started_at if self.manifest else self.published_at
 
     @property
+    def manifest_parent(self) -> str | None:
+        """The backup that it stands on, if it is an incremental."""
+        return self.manifest.parent if self.manifest else None
+
+    @property
     def good(self) -> bool:
         """Whether its manifest is trusted and no verification's last word is against it."""
         return self.manifest is not None and self.failure is None
@@ -307,24 +312,36 @@ class Catalog:
                 leftovers.append(Leftover(backup_id, everything, newest_at, deleting))
         return leftovers
 
-    def delete(self, backup_id: str) -> int:
-        """Delete a backup or what is left of one; return how many objects went.
+    def delete_unless_held(self, backup_id: str) -> bool:
+        """Delete a backup or what is left of one, unless it is on hold; return whether it went."""
+        _check_id(backup_id)
+        mark = _key(backup_id, _DELETED)
+        # Marking first, then looking: a hold looks for the mark after it was put. Without a
+        # manifest the deletion was begun, and the hold came too late.
+        self.store.put_if_absent(mark, b"{}")
+        if self.is_held(backup_id) and self._exists(_key(backup_id, _MANIFEST)):
+            self.store.delete(mark)
+            return False
+        self.delete(backup_id)
+        return True
 
-        The mark comes first, the manifest after the data, the mark last: whoever is killed in
-        between leaves the mark, by which the next run goes on, and never a backup that is listed
-        without all of its data.
+    def delete(self, backup_id: str) -> int:
+        """Delete a backup or what is left of one, held or not; return how many objects went.
+
+        The mark comes first and goes last; the manifest goes before the data. So a mark beside a
+        manifest means that all of the data is there still, one without a manifest that the
+        deletion must be ended, and no backup is ever listed without its data.
         """
         _check_id(backup_id)
         mark = _key(backup_id, _DELETED)
         self.store.put_if_absent(mark, b"{}")
-        manifest = _key(backup_id, _MANIFEST)
-        removed = 0
+        self.store.delete(_key(backup_id, _MANIFEST))
+        removed = 1
         for prefix in (f"{DATA}/{backup_id}/", f"{CATALOG}/{backup_id}/"):
             for stored in list(self.store.list(prefix)):
-                if stored.key not in (mark, manifest):
+                if stored.key != mark:
                     self.store.delete(stored.key)
                     removed += 1
-        self.store.delete(manifest)
         self.store.delete(mark)
         return removed
 
