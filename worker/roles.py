@@ -63,9 +63,15 @@ _ROLES = (
     ),
     Role(
         RoleName.INDEX,
-        "writes the search index and runs everything that is not audio",
-        queues=(Queue.INTERACTIVE, Queue.INDEX, Queue.DEFAULT, Queue.MAINTENANCE),
+        "writes the search index and runs everything that is short",
+        queues=(Queue.INTERACTIVE, Queue.INDEX, Queue.DEFAULT),
         processes=lambda settings: settings.worker.index_concurrency,
+    ),
+    # One at a time, and nothing short ever waits behind it: a backup may take an hour.
+    Role(
+        RoleName.MAINTENANCE,
+        "backs up, verifies, drills and tidies",
+        queues=(Queue.MAINTENANCE,),
     ),
     Role(RoleName.BEAT, "sends the periodic jobs"),
     Role(RoleName.CONSOLE, "shows workers and jobs to operators"),

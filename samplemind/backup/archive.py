@@ -324,3 +324,29 @@ def _alone(spool: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def prune_wal(entries: list[CatalogEntry], store: ObjectStore, *, dry_run: bool) -> int:
+    """Remove segments from before the oldest physical backup of their server; return how many.
+
+    Where a server has no physical backup left its WAL stays: nobody knows what it is for.
+    """
+    oldest: dict[str, str] = {}
+    for entry in entries:
+        manifest = entry.manifest
+        if manifest is None or manifest.physical is None or manifest.postgres is None:
+            continue
+        identifier = manifest.postgres.system_identifier
+        if identifier is not None:
+            first = manifest.physical.first_wal
+            oldest[identifier] = min(first, oldest.get(identifier, first))
+    removed = 0
+    for identifier, first in oldest.items():
+        for each in list(store.list(f"{WAL}/{identifier}/")):
+            name = each.key.rpartition("/")[2]
+            # The history of a timeline is small, and recovery across it needs it for ever.
+            if is_wal_name(name) and not name.endswith(".history") and name < first:
+                removed += 1
+                if not dry_run:
+                    store.delete(each.key)
+    return removed

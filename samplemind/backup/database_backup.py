@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from samplemind.backup.archive import (
     ArchiveReport,
     Coverage,
     archive_wal,
+    prune_wal,
     read_coverage,
 )
 from samplemind.backup.catalog import Catalog, CatalogEntry, HistoryEvent
@@ -33,9 +34,10 @@ from samplemind.backup.create import Destination, Order, Sources, create_backup
 from samplemind.backup.drill import DrillResult, run_drill, run_logical_drill
 from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind, Manifest
-from samplemind.backup.objects import ObjectReader
+from samplemind.backup.objects import ObjectReader, object_key
 from samplemind.backup.postgres_tools import Server
 from samplemind.backup.proof import verify_decoded, verify_restored
+from samplemind.backup.pruning import Pruned, prune
 from samplemind.backup.readers import tell_readers
 from samplemind.backup.recovery import Recovery, recovered
 from samplemind.backup.restore import (
@@ -45,11 +47,13 @@ from samplemind.backup.restore import (
     build_graphs,
     restore_backup,
 )
+from samplemind.backup.retention import Policy
 from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.verification import Level, verify_checksums, verify_sizes
 from samplemind.backup.wal import ArchiveLag, read_lag
 from samplemind.errors import InvalidInputError, NotFoundError, StackNotRunningError
 from samplemind.settings import BackupCodec, Settings, StorageKind, get_settings
+from samplemind.storage.local import LocalStore
 from samplemind.storage.opening import open_store
 
 _RESTORABLE = (BackupKind.LOGICAL, BackupKind.DUMP)
@@ -106,6 +110,14 @@ class Verification:
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Cleanup:
+    """What retention has removed, or with a dry run would remove."""
+
+    pruned: Pruned
+    wal_segments: int
+
+
 class DatabaseBackup:
     """Creates, lists, verifies, restores and cleans up backups."""
 
@@ -131,7 +143,10 @@ class DatabaseBackup:
         """
         order = Order(kind, reason, actor())
         with self._destination() as destination:
-            return create_backup(self._sources(), destination, order, control or self.control())
+            made = create_backup(self._sources(), destination, order, control or self.control())
+            if self.settings.backup.local_copy is not None:
+                _copy(destination.catalog, made, self.settings.backup.local_copy)
+            return made
 
     def restore_backup(
         self,
@@ -219,6 +234,28 @@ class DatabaseBackup:
         """Return every backup of the store, the newest first."""
         with self._destination() as destination:
             return destination.catalog.entries()
+
+    def cleanup_old_backups(
+        self, *, dry_run: bool = False, control: Control | None = None
+    ) -> Cleanup:
+        """Delete what retention no longer keeps, and what killed jobs have left.
+
+        Never the last good backup of its class, never one on hold, never what another one or a
+        recovery needs.
+        """
+        backup = self.settings.backup
+        with self._destination() as destination:
+            catalog = destination.catalog
+            pruned = prune(
+                catalog,
+                Policy.from_settings(backup),
+                timedelta(hours=backup.leftover_grace_h),
+                dry_run=dry_run,
+                check=(control or self.control()).check,
+            )
+            kept = [entry for entry in catalog.entries() if entry.id not in pruned.plan.delete]
+            kept += [entry for entry in catalog.entries() if entry.id in pruned.kept_back]
+            return Cleanup(pruned, prune_wal(kept, destination.store, dry_run=dry_run))
 
     def verify_backup(
         self,
@@ -432,6 +469,15 @@ def actor() -> str:
 
 def _reader(catalog: Catalog, manifest: Manifest) -> ObjectReader:
     return ObjectReader(catalog.store, manifest.id, catalog.data_key(manifest))
+
+
+def _copy(catalog: Catalog, manifest: Manifest, folder: Path) -> None:
+    """Copy a backup as it is stored, its manifest last."""
+    copy = Catalog(LocalStore(folder), catalog.keyring)
+    for record in manifest.objects:
+        key = object_key(manifest.id, record.name)
+        copy.store.put_stream(key, catalog.store.get_stream(key))
+    copy.publish(manifest)
 
 
 def _exists(server: Server) -> bool:

@@ -19,7 +19,7 @@ from samplemind.settings import Settings
 # shows that, is last. They start in reverse.
 STOP_ORDER: tuple[tuple[RoleName, ...], ...] = (
     (RoleName.BEAT,),
-    (RoleName.AUDIO, RoleName.INDEX),
+    (RoleName.AUDIO, RoleName.INDEX, RoleName.MAINTENANCE),
     (RoleName.CONSOLE,),
 )
 ROLES: tuple[str, ...] = tuple(role for group in reversed(STOP_ORDER) for role in group)

@@ -21,6 +21,7 @@ class RoleName(StrEnum):
 
     AUDIO = "audio"
     INDEX = "index"
+    MAINTENANCE = "maintenance"
     BEAT = "beat"
     CONSOLE = "console"
 

@@ -48,7 +48,7 @@ def test_a_worker_without_a_stack_says_what_to_do(tmp_path: Path) -> None:
 def test_an_unknown_role_is_refused_with_the_list_of_roles(tmp_path: Path) -> None:
     done = run_python("", tmp_path, "-m", "worker.main", "cook")
     assert done.returncode == 2
-    assert "audio,index,beat,console" in done.stderr
+    assert "audio,index,maintenance,beat,console" in done.stderr
 
 
 def test_a_worker_that_cannot_start_fails(tmp_path: Path) -> None:
