@@ -7,9 +7,14 @@
     │   ├── ConflictError           the thing exists already, or changed meanwhile
     │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
     │   ├── SecretError             a secret is missing or does not fit what it should open
+    │   ├── StorageError            an object store refuses: no such bucket, no space, no permission
+    │   ├── BackupError             a backup, its verification or its restore failed
+    │   │   ├── BackupCorruptError  stored bytes are not those that were written
+    │   │   ├── BackupCancelledError    the operator or a time limit stopped it
+    │   │   └── MissingToolError    a program of PostgreSQL's is missing, or too old
     │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
-    │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
+    │   ├── StoreUnavailableError   PostgreSQL, MongoDB, Redis or an object store did not answer
     │   │   └── CommitOutcomeUnknownError   the connection was lost while committing
     │   ├── PoolTimeoutError        no connection came free in time
     │   └── AudioReadError          the file system failed while a file was read
@@ -55,12 +60,32 @@ class SecretError(PermanentError):
     """A secret is missing, or does not fit what it should open."""
 
 
+class StorageError(PermanentError):
+    """An object store refuses: there is no such bucket, no space is left, or it is not allowed."""
+
+
+class BackupError(PermanentError):
+    """A backup, its verification or its restore failed; the message says at what."""
+
+
+class BackupCorruptError(BackupError):
+    """Stored bytes are not those that were written: truncated, changed, swapped or missing."""
+
+
+class BackupCancelledError(BackupError):
+    """A backup or restore was stopped before it was done."""
+
+
+class MissingToolError(BackupError):
+    """A program of PostgreSQL's is not installed, or is older than the server."""
+
+
 class TransientError(SampleMindError):
     """Trying again may succeed; tasks retry exactly this."""
 
 
 class StoreUnavailableError(TransientError):
-    """PostgreSQL, MongoDB or Redis did not answer."""
+    """PostgreSQL, MongoDB, Redis or an object store did not answer."""
 
 
 class CommitOutcomeUnknownError(StoreUnavailableError):

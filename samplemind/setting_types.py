@@ -8,7 +8,7 @@ import base64
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstraints
 
 from samplemind.endpoints import Store
 from samplemind.errors import InvalidInputError, SettingsError
@@ -16,6 +16,8 @@ from samplemind.jobs.times import When, parse_when
 from samplemind.urls import read_address
 
 _FERNET_KEY_BYTES = 32
+_BACKUP_KEY_BYTES = 32
+_STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 
 def url_of(store: Store) -> AfterValidator:
@@ -81,6 +83,37 @@ def _read_times(value: Any) -> Any:
     return times
 
 
+def _read_keys(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        message = 'a JSON object of keys by their ids is needed, as in {"2026-11": "…"}'
+        raise ValueError(message) from None  # the cause holds the text
+
+
+def read_backup_key(value: str) -> bytes:
+    """Return a backup key from its base64, of either alphabet.
+
+    Raises:
+        ValueError: it is not 32 bytes; the message does not repeat it.
+    """
+    try:
+        key = base64.b64decode(value.strip().translate(_STANDARD_BASE64), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _BACKUP_KEY_BYTES:
+        message = "a backup key is needed, 32 bytes as base64: openssl rand -base64 32 prints one"
+        raise ValueError(message)
+    return key
+
+
+def _check_backup_key(value: SecretStr) -> SecretStr:
+    read_backup_key(value.get_secret_value())
+    return value
+
+
 FernetKey = Annotated[SecretStr, AfterValidator(_check_fernet_key)]
 """What `cryptography.fernet` takes as a key."""
 
@@ -92,3 +125,11 @@ UserAndPassword = Annotated[SecretStr, AfterValidator(_check_user_and_password)]
 
 ScheduleTimes = Annotated[dict[str, When | None], BeforeValidator(_read_times)]
 """Times of periodic jobs by name, none for one that is off; in a variable `job=time; job=off`."""
+BackupKeys = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z_.-]{0,63}$")],
+        Annotated[SecretStr, AfterValidator(_check_backup_key)],
+    ],
+    BeforeValidator(_read_keys),
+]
+"""Keys of 32 bytes in base64 by their ids, as a JSON object in a variable; the first is current."""

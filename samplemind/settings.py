@@ -38,6 +38,7 @@ from samplemind.jobs.times import When
 from samplemind.search.languages import TextConfiguration
 from samplemind.secret_files import names_a_file, read_secret_files
 from samplemind.setting_types import (
+    BackupKeys,
     FernetKey,
     FernetKeys,
     ScheduleTimes,
@@ -227,6 +228,110 @@ class SecuritySettings(_Group):
     )
 
 
+class StorageKind(StrEnum):
+    """Where objects are stored."""
+
+    LOCAL = "local"
+    S3 = "s3"
+    GCS = "gcs"
+    AZURE = "azure"
+
+
+class ServerSideEncryption(StrEnum):
+    """How S3 encrypts what it stores, beside our own encryption."""
+
+    AES256 = "AES256"
+    KMS = "aws:kms"
+
+
+class StorageSettings(_Group):
+    """The object store for backups."""
+
+    kind: StorageKind = Field(StorageKind.LOCAL, description="local, s3, gcs or azure")
+    path: Path | None = Field(
+        None, description="directory of the local store; none: backups in SAMPLEMIND_HOME"
+    )
+    bucket: str | None = Field(
+        None, min_length=3, max_length=222, description="bucket, or Azure's container"
+    )
+    prefix: str = Field("", max_length=100, description="path in the bucket below which all lies")
+    endpoint: str | None = Field(
+        None, description="URL of a server that speaks the protocol; none: the cloud's own"
+    )
+    region: str | None = Field(None, description="region of an S3 bucket")
+    access_key: SecretStr | None = Field(
+        None, description="S3's access key id or Azure's account name; none: the SDK's own way"
+    )
+    secret_key: SecretStr | None = Field(
+        None, description="S3's secret key or Azure's account key; none: the SDK's own way"
+    )
+    credentials_file: Path | None = Field(
+        None, description="Google's service account file; none: the SDK's own way"
+    )
+    server_side_encryption: ServerSideEncryption | None = Field(
+        None, description="AES256 or aws:kms for S3; none: the bucket's default"
+    )
+    kms_key_id: str | None = Field(None, description="key of aws:kms; none: the bucket's")
+    part_mib: int = Field(
+        8, ge=5, le=512, description="MiB of one part of an upload; doubled after each 2,500"
+    )
+    timeout_s: float = Field(60, gt=0, le=3600, description="seconds that the store may be silent")
+    attempts: int = Field(5, ge=1, le=20, description="attempts for each request, with backoff")
+
+    @model_validator(mode="after")
+    def _place_is_named(self) -> "StorageSettings":
+        if self.kind is not StorageKind.LOCAL and self.bucket is None:
+            message = f"storage.kind {self.kind} needs {PREFIX}STORAGE_BUCKET"
+            raise ValueError(message)
+        if (self.access_key is None) != (self.secret_key is None):
+            message = "storage.access_key and storage.secret_key are set together or not at all"
+            raise ValueError(message)
+        if self.endpoint is not None and "@" in self.endpoint:
+            message = "storage.endpoint must not hold credentials: they have settings of their own"
+            raise ValueError(message)
+        return self
+
+
+class BackupCodec(StrEnum):
+    """How backups are compressed."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+class BackupSettings(_Group):
+    """How backups are made, kept and encrypted."""
+
+    codec: BackupCodec = Field(BackupCodec.ZSTD, description="none, gzip or zstd")
+    level: int | None = Field(
+        None, ge=1, le=19, description="level of compression; none: the codec's default"
+    )
+    jobs: int = Field(2, ge=1, le=32, description="tables and ranges read at the same time")
+    rate_limit_mib_s: float = Field(
+        0, ge=0, description="MiB a second that a backup reads at most; 0: no limit"
+    )
+    local_copy: Path | None = Field(
+        None, description="directory that gets a copy of each backup; none: no copy"
+    )
+    keep_days: int = Field(30, ge=0, description="days that every backup is kept; 0: none for this")
+    keep_last: int = Field(3, ge=0, description="newest good backups kept whatever their age")
+    keep_daily: int = Field(0, ge=0, description="days of which the newest good one is kept")
+    keep_weekly: int = Field(0, ge=0, description="weeks of which the newest good one is kept")
+    keep_monthly: int = Field(0, ge=0, description="months of which the newest good one is kept")
+    keep_yearly: int = Field(0, ge=0, description="years of which the newest good one is kept")
+    leftover_grace_h: int = Field(
+        24, ge=1, description="hours after which what a dead upload left is removed"
+    )
+    keys: BackupKeys = Field(
+        default_factory=dict,
+        description="JSON object of base64 keys (32 bytes) by their ids, the current one first",
+    )
+    key_file: Path | None = Field(
+        None, description="file with lines `id base64`, the current one first; beside or for keys"
+    )
+
+
 class ConsoleSettings(_Group):
     """The operators' console (Flower)."""
 
@@ -339,6 +444,8 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     search: SearchSettings = SearchSettings()
     security: SecuritySettings = SecuritySettings()
+    storage: StorageSettings = StorageSettings()
+    backup: BackupSettings = BackupSettings()
     console: ConsoleSettings = ConsoleSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()

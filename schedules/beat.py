@@ -11,11 +11,15 @@ from datetime import timedelta
 
 from samplemind.errors import SettingsError
 from samplemind.jobs.payloads import (
+    ArchiveWal,
+    CreateBackup,
+    DrillBackup,
     FoldVectors,
     IndexDirty,
     MaintainPartitions,
     OptimizeSearch,
     Payload,
+    PruneBackups,
     ReconcileIndex,
     RefreshVocabulary,
     ReindexBloated,
@@ -23,6 +27,7 @@ from samplemind.jobs.payloads import (
     RunRetention,
     SnapshotStatements,
     VacuumDue,
+    VerifyBackup,
     WatchSchedule,
 )
 from samplemind.jobs.periodic import Periodic
@@ -118,6 +123,31 @@ ENTRIES: tuple[Entry, ...] = (
         RunRetention(),
         "30 5 * * *",
         "What nobody may keep or needs any more goes; the audit log is archived before.",
+    ),
+    Entry(
+        ArchiveWal(),
+        timedelta(minutes=1),
+        "Recovery to a moment loses a minute at most; does nothing where no archive was begun.",
+    ),
+    Entry(
+        CreateBackup(),
+        "10 2 * * *",
+        "Both stores at one moment, every night.",
+    ),
+    Entry(
+        VerifyBackup(level=1),
+        "10 3 * * *",
+        "Every byte of the newest backup is read and compared with its checksum.",
+    ),
+    Entry(
+        PruneBackups(),
+        "50 4 * * *",
+        "After the newest backup was verified, what retention no longer keeps is deleted.",
+    ),
+    Entry(
+        DrillBackup(),
+        "10 6 1 * *",
+        "Recovery to a random moment, measured and compared row by row, with evidence kept.",
     ),
 )
 

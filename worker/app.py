@@ -23,7 +23,13 @@ from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
 from worker.policy import PolicyCheck
 
-TASK_MODULES = ("tasks.batches", "tasks.maintenance", "tasks.retention", "tasks.search")
+TASK_MODULES = (
+    "tasks.backups",
+    "tasks.batches",
+    "tasks.maintenance",
+    "tasks.retention",
+    "tasks.search",
+)
 """Modules whose import registers the jobs; a new room of `tasks` is added here."""
 
 

@@ -3,7 +3,7 @@
 Invariant: a payload is small and plain JSON; files and results never travel in a message.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -147,6 +147,44 @@ class RunRetention(Payload):
     job_name = "retention.run"
 
 
+class CreateBackup(Payload):
+    """Back both stores up at one moment; another one that runs already is enough."""
+
+    job_name = "backups.create"
+
+    kind: Literal["logical", "dump", "physical"] = "logical"
+    reason: str = Field("scheduled", max_length=200)
+
+
+class VerifyBackup(Payload):
+    """Check a backup at a level from 0 (sizes) to 3 (restored); none: the newest."""
+
+    job_name = "backups.verify"
+
+    backup_id: str | None = Field(None, max_length=100)
+    level: int = Field(1, ge=0, le=3)
+
+
+class DrillBackup(Payload):
+    """Recover to a random moment on scratch servers and compare every row; none: the newest."""
+
+    job_name = "backups.drill"
+
+    backup_id: str | None = Field(None, max_length=100)
+
+
+class PruneBackups(Payload):
+    """Delete the backups that retention no longer keeps, and what killed jobs have left."""
+
+    job_name = "backups.prune"
+
+
+class ArchiveWal(Payload):
+    """Bring PostgreSQL's WAL into the store up to now, where an archive was begun."""
+
+    job_name = "backups.archive_wal"
+
+
 PAYLOADS: tuple[type[Payload], ...] = (
     AnalyzeBatch,
     RescueBatches,
@@ -166,4 +204,9 @@ PAYLOADS: tuple[type[Payload], ...] = (
     MaintainPartitions,
     WatchSchedule,
     RunRetention,
+    CreateBackup,
+    VerifyBackup,
+    DrillBackup,
+    PruneBackups,
+    ArchiveWal,
 )

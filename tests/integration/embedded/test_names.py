@@ -18,7 +18,7 @@ def test_every_store_starts_in_a_home_named_with_any_letter(home: Path):
         assert set(stack.start()) == {Store.MONGO, Store.BROKER}
 
 
-@pytest.mark.parametrize("role", ["audio", "index"])
+@pytest.mark.parametrize("role", ["audio", "index", "maintenance"])
 def test_a_percent_in_the_home_is_one_for_celery_too(tmp_path: Path, role: str):
     settings = load_settings().model_copy(update={"home": tmp_path / "50%p"})
     option = next(

@@ -24,7 +24,7 @@ from samplemind.settings import Settings, load_settings
 from tests.integration.embedded.conftest import Rows, kill_all, processes_of
 
 _STORES = ("postgres", "mongo", "broker", "cache")
-_PROCESSES = ("console", "audio", "index", "beat")
+_PROCESSES = ("console", "audio", "index", "maintenance", "beat")
 _SUPERVISOR = "supervisor"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,0 +1,1 @@
+"""Backups of both stores: taken at one moment, verified, restored."""
