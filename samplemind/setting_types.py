@@ -6,9 +6,10 @@ be a secret.
 
 import base64
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from samplemind.endpoints import Store
 from samplemind.errors import SettingsError
@@ -63,11 +64,36 @@ def _read_list(value: Any) -> Any:
         raise ValueError(message) from None  # the cause holds the text
 
 
+def _read_limits(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict) or not all(map(_names_owner, value)):
+        message = 'a JSON object is needed, as in {"<user id>": {"running": 4}}, or "library"'
+        raise ValueError(message)
+    return value
+
+
+def _names_owner(key: str) -> bool:
+    try:
+        return key == "library" or str(UUID(key)) == key
+    except ValueError:
+        return False
+
+
 FernetKey = Annotated[SecretStr, AfterValidator(_check_fernet_key)]
 """What `cryptography.fernet` takes as a key."""
 
 FernetKeys = Annotated[tuple[FernetKey, ...], BeforeValidator(_read_list)]
 """Several of them, as a JSON list in a variable."""
+
+OwnerLimits = Annotated[
+    dict[str, dict[Literal["running", "per_minute"], Annotated[int, Field(ge=0, le=10_000)]]],
+    BeforeValidator(_read_limits),
+]
+"""Limits of some owners, as JSON in a variable."""
 
 UserAndPassword = Annotated[SecretStr, AfterValidator(_check_user_and_password)]
 """As in HTTP's Basic authentication."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -28,8 +29,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
+from samplemind.limit import Limit
 from samplemind.search.languages import TextConfiguration
-from samplemind.setting_types import FernetKey, FernetKeys, UserAndPassword, url_of
+from samplemind.setting_types import (
+    FernetKey,
+    FernetKeys,
+    OwnerLimits,
+    UserAndPassword,
+    url_of,
+)
 
 PREFIX = "SAMPLEMIND_"
 
@@ -152,6 +160,29 @@ class BatchSettings(_Group):
     claim_s: int = Field(60, ge=5, description="seconds that a claim on a file lasts unrenewed")
     max_attempts: int = Field(3, ge=1, le=20, description="attempts for a file before it fails")
     max_files: int = Field(100_000, ge=1, description="files in one batch at most")
+    window: int = Field(
+        2, ge=1, le=1000, description="jobs of one owner's batches that wait in the queue at most"
+    )
+
+
+class LimitSettings(_Group):
+    """What one owner's batches may do at once; 0 is no limit."""
+
+    running: int = Field(0, ge=0, le=10_000, description="jobs of one owner that run at once")
+    per_minute: int = Field(
+        0, ge=0, le=10_000, description="jobs of one owner begun within any minute"
+    )
+    owners: OwnerLimits = Field(
+        {}, description='JSON of other limits, {"<user id>": {"running": 4, "per_minute": 100}}'
+    )
+
+    def of(self, owner_id: UUID | None) -> Limit:
+        """Return the limit of an owner; None: of the library's own files, named "library"."""
+        own = self.owners.get(str(owner_id or "library"), {})
+        return Limit(
+            running=own.get("running", self.running),
+            per_minute=own.get("per_minute", self.per_minute),
+        )
 
 
 class SearchSettings(_Group):
@@ -267,6 +298,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     audio: AudioSettings = AudioSettings()
     batch: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()
     search: SearchSettings = SearchSettings()
     security: SecuritySettings = SecuritySettings()
     console: ConsoleSettings = ConsoleSettings()
