@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from samplemind.jobs.payloads import (
+    FeedBatches,
     FoldVectors,
     IndexDirty,
     OptimizeSearch,
@@ -52,6 +53,11 @@ ENTRIES: tuple[Entry, ...] = (
         RescueBatches(),
         timedelta(seconds=20),
         "Parts of a batch whose message was lost, or whose worker died, are published again.",
+    ),
+    Entry(
+        FeedBatches(),
+        timedelta(seconds=5),
+        "What a limit held back is handed out once the limit allows it, whoever died meanwhile.",
     ),
     Entry(
         ReconcileIndex(),

@@ -49,6 +49,7 @@ class Queue(StrEnum):
 ROUTES: tuple[tuple[str, Queue], ...] = (
     ("batches.analyze", Queue.AUDIO),
     ("batches.rescue", Queue.INTERACTIVE),  # lost work must not wait behind a long queue
+    ("batches.feed", Queue.INTERACTIVE),
     ("batches.*", Queue.DEFAULT),
     ("search.rebuild", Queue.MAINTENANCE),
     ("search.refresh_vocabulary", Queue.MAINTENANCE),
