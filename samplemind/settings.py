@@ -132,6 +132,12 @@ class WorkerSettings(_Group):
     max_deliveries: int = Field(
         4, ge=1, description="times a job may start before it is given up as a worker killer"
     )
+    health_host: str = Field(
+        "127.0.0.1", min_length=1, description="address that a worker's health is served on"
+    )
+    health_port: int = Field(
+        0, ge=0, le=65535, description="port of it; 0: a free one, which `status` shows"
+    )
 
 
 class AudioSettings(_Group):

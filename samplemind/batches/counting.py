@@ -26,6 +26,7 @@ class Progress:
     """
 
     batch_id: UUID
+    kind: str
     state: BatchState
     total: int
     pending: int
@@ -75,6 +76,7 @@ def measure_progress(job: BatchJob, counts: Mapping[str, int], now: datetime) ->
         eta = open_items / rate if rate > 0 else None
     return Progress(
         batch_id=job.id,
+        kind=job.kind,
         state=job.state,
         total=job.total,
         seconds=seconds,

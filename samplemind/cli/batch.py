@@ -119,10 +119,11 @@ def list_batches(limit: int, as_json: bool) -> None:
         print_json({"batches": [{"id": now.batch_id, **counts(now)} for now in found]})
         return
     print_table(
-        ("batch", "state", "total", "done", "unchanged", "failed", "seconds"),
+        ("batch", "kind", "state", "total", "done", "skipped", "failed", "seconds"),
         (
             (
                 now.batch_id,
+                now.kind,
                 now.state.value,
                 now.total,
                 now.done,

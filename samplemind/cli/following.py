@@ -50,6 +50,7 @@ async def errors_of(connections: Connections, now: Progress) -> list[dict[str, s
 def counts(now: Progress) -> dict[str, Any]:
     """Return a batch's counts as every command's JSON has them."""
     return {
+        "kind": now.kind,
         "state": now.state.value,
         "total": now.total,
         "pending": now.pending,

@@ -70,6 +70,12 @@ def queue_for(job_name: str) -> Queue:
     return Queue.DEFAULT
 
 
+def queue_keys(queue: str) -> list[str]:
+    """Return the keys of a queue's lists in Redis, one for each step of Kombu's priorities."""
+    key = f"{KEY_PREFIX}{queue}"
+    return [key, *(f"{key}\x06\x16{step}" for step in (3, 6, 9))]
+
+
 def transport_options(broker: BrokerSettings) -> dict[str, Any]:
     """Return Kombu's options for the Redis transport, the same for producers and workers."""
     return {
