@@ -6,9 +6,10 @@ be a secret.
 
 import base64
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
 from samplemind.endpoints import Store
 from samplemind.errors import InvalidInputError, SettingsError
@@ -114,17 +115,43 @@ def _check_backup_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _read_limits(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, dict) or not all(map(_names_owner, value)):
+        message = 'a JSON object is needed, as in {"<user id>": {"running": 4}}, or "library"'
+        raise ValueError(message)
+    return value
+
+
+def _names_owner(key: str) -> bool:
+    try:
+        return key == "library" or str(UUID(key)) == key
+    except ValueError:
+        return False
+
+
 FernetKey = Annotated[SecretStr, AfterValidator(_check_fernet_key)]
 """What `cryptography.fernet` takes as a key."""
 
 FernetKeys = Annotated[tuple[FernetKey, ...], BeforeValidator(_read_list)]
 """Several of them, as a JSON list in a variable."""
 
+OwnerLimits = Annotated[
+    dict[str, dict[Literal["running", "per_minute"], Annotated[int, Field(ge=0, le=10_000)]]],
+    BeforeValidator(_read_limits),
+]
+"""Limits of some owners, as JSON in a variable."""
+
 UserAndPassword = Annotated[SecretStr, AfterValidator(_check_user_and_password)]
 """As in HTTP's Basic authentication."""
 
 ScheduleTimes = Annotated[dict[str, When | None], BeforeValidator(_read_times)]
 """Times of periodic jobs by name, none for one that is off; in a variable `job=time; job=off`."""
+
 BackupKeys = Annotated[
     dict[
         Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z_.-]{0,63}$")],

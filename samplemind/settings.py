@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import (
     BaseModel,
@@ -35,12 +36,14 @@ from samplemind.audio.limits import AudioLimits
 from samplemind.endpoints import Store, read_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
 from samplemind.jobs.times import When
+from samplemind.limit import Limit
 from samplemind.search.languages import TextConfiguration
 from samplemind.secret_files import names_a_file, read_secret_files
 from samplemind.setting_types import (
     BackupKeys,
     FernetKey,
     FernetKeys,
+    OwnerLimits,
     ScheduleTimes,
     UserAndPassword,
     url_of,
@@ -139,6 +142,12 @@ class WorkerSettings(_Group):
     max_deliveries: int = Field(
         4, ge=1, description="times a job may start before it is given up as a worker killer"
     )
+    health_host: str = Field(
+        "127.0.0.1", min_length=1, description="address that a worker's health is served on"
+    )
+    health_port: int = Field(
+        0, ge=0, le=65535, description="port of it; 0: a free one, which `status` shows"
+    )
 
 
 class AudioSettings(_Group):
@@ -167,6 +176,29 @@ class BatchSettings(_Group):
     claim_s: int = Field(60, ge=5, description="seconds that a claim on a file lasts unrenewed")
     max_attempts: int = Field(3, ge=1, le=20, description="attempts for a file before it fails")
     max_files: int = Field(100_000, ge=1, description="files in one batch at most")
+    window: int = Field(
+        2, ge=1, le=1000, description="jobs of one owner's batches that wait in the queue at most"
+    )
+
+
+class LimitSettings(_Group):
+    """What one owner's batches may do at once; 0 is no limit."""
+
+    running: int = Field(0, ge=0, le=10_000, description="jobs of one owner that run at once")
+    per_minute: int = Field(
+        0, ge=0, le=10_000, description="jobs of one owner begun within any minute"
+    )
+    owners: OwnerLimits = Field(
+        {}, description='JSON of other limits, {"<user id>": {"running": 4, "per_minute": 100}}'
+    )
+
+    def of(self, owner_id: UUID | None) -> Limit:
+        """Return the limit of an owner; None: of the library's own files, named "library"."""
+        own = self.owners.get(str(owner_id or "library"), {})
+        return Limit(
+            running=own.get("running", self.running),
+            per_minute=own.get("per_minute", self.per_minute),
+        )
 
 
 class SearchSettings(_Group):
@@ -442,6 +474,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     audio: AudioSettings = AudioSettings()
     batch: BatchSettings = BatchSettings()
+    limits: LimitSettings = LimitSettings()
     search: SearchSettings = SearchSettings()
     security: SecuritySettings = SecuritySettings()
     storage: StorageSettings = StorageSettings()

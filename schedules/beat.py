@@ -14,6 +14,7 @@ from samplemind.jobs.payloads import (
     ArchiveWal,
     CreateBackup,
     DrillBackup,
+    FeedBatches,
     FoldVectors,
     IndexDirty,
     MaintainPartitions,
@@ -73,6 +74,11 @@ ENTRIES: tuple[Entry, ...] = (
         RescueBatches(),
         timedelta(seconds=20),
         "Parts of a batch whose message was lost, or whose worker died, are published again.",
+    ),
+    Entry(
+        FeedBatches(),
+        timedelta(seconds=5),
+        "What a limit held back is handed out once the limit allows it, whoever died meanwhile.",
     ),
     Entry(
         ReconcileIndex(),

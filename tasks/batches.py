@@ -1,65 +1,74 @@
 """Jobs that work through batches."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 
 from samplemind import batches
-from samplemind.audio.analysis import ANALYZER_NAME, ANALYZER_VERSION, FileAnalysis, analyze_file
-from samplemind.audio.guards import hash_file
+from samplemind.documents.batch_job import Callback
 from samplemind.errors import AudioReadError
 from samplemind.jobs.client import publish, publish_chunks
-from samplemind.jobs.payloads import AnalyzeBatch, IndexDirty, RescueBatches
-from samplemind.settings import AudioSettings
+from samplemind.jobs.payloads import (
+    AnalyzeBatch,
+    BatchChunk,
+    FeedBatches,
+    IndexDirty,
+    RescueBatches,
+    WorkBatch,
+)
+from samplemind.repositories.batch_items import Chunk
 from worker.app import app
+from worker.once import publish_once
 from worker.runtime import connections, run
 from worker.task import Job
+
+_send = partial(publish_chunks, app)
 
 
 @app.task(base=Job, bind=True, name=AnalyzeBatch.job_name)
 def analyze_batch(self: Job, **payload: Any) -> None:
     """Analyse a part of a batch; the last part to end finishes the batch."""
-    chunk = AnalyzeBatch.model_validate(payload)
-    report = batches.analyze_chunk(
-        connections(),
-        chunk.batch_id,
-        chunk.first,
-        chunk.last,
-        job_id=self.request.id,
-        run=run,
-        analyzer=_analyzer(connections().settings.audio),
-        queue_drain=lambda: publish(app, [IndexDirty()]),
+    _work_through(self, AnalyzeBatch.model_validate(payload))
+
+
+@app.task(base=Job, bind=True, name=WorkBatch.job_name)
+def work_batch(self: Job, **payload: Any) -> None:
+    """Work through a part of a batch; the last part to end finishes the batch."""
+    _work_through(self, WorkBatch.model_validate(payload))
+
+
+@app.task(base=Job, name=FeedBatches.job_name)
+def feed_batches(**_: Any) -> None:
+    """Hand out what the limits and the other owners' share of the queue allow by now."""
+    run(batches.feed_all(connections(), _send))
+
+
+@app.task(base=Job, name=RescueBatches.job_name)
+def rescue_batches(**_: Any) -> None:
+    """Publish again what nobody works on, and send the callbacks that were not sent."""
+    batches.republish(connections(), run=run, publish=lambda lost: _send([lost]))
+    batches.send_callbacks(connections(), run=run, send_once=_send_once)
+
+
+def _work_through(job: Job, chunk: BatchChunk) -> None:
+    report = batches.work_chunk(
+        batches.Work(
+            connections(),
+            Chunk(chunk.batch_id, chunk.first, chunk.last),
+            job.request.id,
+            run=run,
+            queue_drain=lambda: publish(app, [IndexDirty()]),
+            interruptions=(SoftTimeLimitExceeded,),
+        ),
+        send=_send,
+        send_once=_send_once,
     )
     if report.again:
         message = f"{report.again} files could not be read for now"
         raise AudioReadError(message)
-    run(batches.finish(connections(), chunk.batch_id))
 
 
-@app.task(base=Job, bind=True, name=RescueBatches.job_name)
-def rescue_batches(self: Job) -> None:
-    """Publish again the parts of batches that nobody works on."""
-
-    def publish_again(batch_id: UUID, chunk: tuple[int, int]) -> None:
-        # Another id than before: if the lost message turns up after all, both count once.
-        publish_chunks(app, batch_id, [chunk], attempt=self.request.id)
-
-    batches.republish(connections(), run=run, publish=publish_again)
-
-
-def _analyzer(audio: AudioSettings) -> batches.Analyzer:
-    root, limits = audio.root, audio.limits()
-
-    def analyze(path: Path, isolated: bool) -> FileAnalysis:
-        return analyze_file(path, root=root, limits=limits, isolated=isolated)
-
-    return batches.Analyzer(
-        name=ANALYZER_NAME,
-        version=ANALYZER_VERSION,
-        analyze=analyze,
-        hash_file=partial(hash_file, root=root, limits=limits),
-        interruptions=(SoftTimeLimitExceeded,),
-    )
+def _send_once(job_id: UUID, callback: Callback) -> None:
+    publish_once(app, callback.name, callback.arguments, job_id)

@@ -65,14 +65,14 @@ def stack(_no_settings_of_the_operator: None) -> Iterator[Settings]:
     from samplemind.embedded.stack import EmbeddedStack
 
     _remove_stacks_of_killed_runs()
-    with _temporary_home() as home, EmbeddedStack(home, durable=False) as embedded:
+    with temporary_home() as home, EmbeddedStack(home, durable=False) as embedded:
         yield load_settings().model_copy(update={"home": home}).with_urls(embedded.start())
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A directory for a stack of the test's own; whatever runs in it is stopped at the end."""
-    with _temporary_home() as home:
+    with temporary_home() as home:
         yield home
 
 
@@ -115,7 +115,7 @@ async def _empty(connections: "Connections") -> None:
 
 
 @contextmanager
-def _temporary_home() -> Iterator[Path]:
+def temporary_home() -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     # As root, PostgreSQL runs as another account, which must get in.
     home.chmod(0o711)

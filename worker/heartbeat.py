@@ -1,7 +1,8 @@
 """The sign of life that each process leaves in Redis, under a key of its own (`jobs.wire`).
 
 Invariant: it is written by the loop that does the work, so that it stops where that loop stops,
-even if the process is still there. It says nothing about a single job.
+even if the process is still there. It says nothing about a single job; of a worker it says whether
+it takes what waits for it (`worker.health`).
 """
 
 import json
@@ -12,22 +13,37 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery import bootsteps
+from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 from redis import Redis
 from redis.exceptions import RedisError
 
-from samplemind.jobs.wire import HEARTBEAT_LIFE_S, heartbeat_key
+from samplemind.jobs.wire import HEARTBEAT_LIFE_S, heartbeat_key, queue_keys
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
 from worker.broker import connect_broker
+from worker.health import Health
+from worker.roles import run_directory
 
 PACE_S = 5
 
 _log = get_logger(__name__)
 
 
-def beat(client: Redis, role: str, queues: Iterable[str]) -> None:
-    """Leave a sign of life that lasts `HEARTBEAT_LIFE_S` seconds."""
+def beat(
+    client: Redis,
+    role: str,
+    queues: Iterable[str],
+    *,
+    problem: str | None = None,
+    address: str | None = None,
+) -> None:
+    """Leave a sign of life that lasts `HEARTBEAT_LIFE_S` seconds.
+
+    Args:
+        problem: what keeps the process from its work; None: nothing.
+        address: where its health can be asked for.
+    """
     pid, host = os.getpid(), socket.gethostname()
     value = {
         "role": role,
@@ -35,6 +51,8 @@ def beat(client: Redis, role: str, queues: Iterable[str]) -> None:
         "host": host,
         "time": datetime.now(UTC).isoformat(),
         "queues": sorted(queues),
+        "problem": problem,
+        "address": address,
     }
     try:
         client.set(heartbeat_key(role, host, pid), json.dumps(value), ex=HEARTBEAT_LIFE_S)
@@ -50,24 +68,49 @@ class Heartbeat(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._client: Redis | None = None
+        settings = get_settings()
+        self._client = connect_broker(settings.broker)
+        self._health = Health(
+            run_directory(settings) / f"health-{consumer.hostname}.json",
+            settings.worker.health_host,
+            settings.worker.health_port,
+        )
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
         """Beat from now on; called at every connection."""
-        self._client = self._client or connect_broker(get_settings().broker)
-        role = consumer.hostname.partition("@")[0]
-        arguments = (self._client, role, tuple(consumer.app.amqp.queues.consume_from))
-        beat(*arguments)
-        self._timer = consumer.timer.call_repeatedly(PACE_S, beat, arguments)
+        self._beat(consumer)
+        self._timer = consumer.timer.call_repeatedly(PACE_S, self._beat, (consumer,))
 
     def stop(self, consumer: Any) -> None:
         """Beat no more until the next connection."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._health.disconnected()
 
     def shutdown(self, consumer: Any) -> None:
         """Close the client; the last sign lapses by itself."""
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
+
+    def _beat(self, consumer: Any) -> None:
+        queues = tuple(consumer.app.amqp.queues.consume_from)
+        try:
+            waiting = self._count_waiting(queues)
+        except RedisError as error:
+            _log.warning("heartbeat_not_written", error=str(error))
+            return
+        problem = self._health.look(
+            waiting=waiting,
+            free=consumer.pool.num_processes - len(state.reserved_requests),
+            taken=sum(state.total_count.values()),
+        )
+        role = consumer.hostname.partition("@")[0]
+        beat(self._client, role, queues, problem=problem, address=self._health.address)
+
+    def _count_waiting(self, queues: Iterable[str]) -> int:
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                for key in queue_keys(queue):
+                    pipe.llen(key)
+            return sum(pipe.execute())

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from samplemind.batches.planning import PATIENCE
 from samplemind.connections.resources import Connections
+from samplemind.documents.audio_file import audio_file_id
 from samplemind.documents.batch_item import BatchItem
 from samplemind.documents.batch_job import BatchState
 from samplemind.documents.text import load_path
@@ -20,7 +21,7 @@ from samplemind.ids import new_id
 from samplemind.repositories.batch_items import BatchItemRepository, Chunk
 from samplemind.repositories.batch_jobs import BatchJobRepository
 
-_ENDED = (BatchState.FINISHED, BatchState.CANCELLED)
+_NOTHING_TO_BEGIN = (BatchState.FINISHED, BatchState.CANCELLED, BatchState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class ClaimedItem:
         claims: how often it was claimed, this time included.
         attempts: how often it was read before, and the machine failed.
         trials: how often it was begun alone before, and ended its worker or was interrupted.
+        file_id: of its document in the library, where the item is about that.
     """
 
     id: UUID
@@ -39,6 +41,7 @@ class ClaimedItem:
     claims: int
     attempts: int
     trials: int
+    file_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Claim:
     def batch_id(self) -> UUID:
         """The batch of all the items."""
         return self.chunk.batch_id
+
+    def file_id(self, item: ClaimedItem) -> UUID:
+        """Return the id that the item's file has in the library, be it there or not."""
+        return item.file_id or audio_file_id(self.owner_id, item.path)
 
 
 async def claim(
@@ -75,7 +82,7 @@ async def claim(
         claim_s: seconds that the claim lasts unless extended; None: as the settings say.
 
     Returns:
-        The claim; without items if there is nothing to do, or the batch has ended.
+        The claim; without items if there is nothing to do, or the batch has ended or is paused.
 
     Raises:
         NotFoundError: there is no such batch.
@@ -84,7 +91,7 @@ async def claim(
     jobs, items = BatchJobRepository(), BatchItemRepository()
     job = await jobs.get(batch_id)
     chunk, token = Chunk(batch_id, first, last), new_id()
-    if job.state in _ENDED:
+    if job.state in _NOTHING_TO_BEGIN:
         return Claim(chunk, job.owner_id, token, ())
     if job.state is BatchState.PENDING:
         await jobs.start(batch_id, datetime.now(UTC))
@@ -145,5 +152,11 @@ async def release(
 
 def _claimed_item(item: BatchItem) -> ClaimedItem:
     return ClaimedItem(
-        item.id, item.seq, load_path(item.path), item.claims, item.attempts, item.trials
+        item.id,
+        item.seq,
+        load_path(item.path),
+        item.claims,
+        item.attempts,
+        item.trials,
+        item.audio_file_id,
     )

@@ -20,12 +20,13 @@ class Progress:
     """How many items are where.
 
     Attributes:
-        seconds: since the first item was begun, until now or the end; 0 before.
+        seconds: since the first item was begun, until now or the end, without pauses; 0 before.
         rate: items ended a second; 0 before the first.
         eta: seconds until the rest has ended at this rate; None where that can't be told.
     """
 
     batch_id: UUID
+    kind: str
     state: BatchState
     total: int
     pending: int
@@ -64,12 +65,18 @@ def measure_progress(job: BatchJob, counts: Mapping[str, int], now: datetime) ->
     ended = job.total - open_items
     seconds = 0.0
     if job.started_at is not None:
-        seconds = max(0.0, ((job.finished_at or now) - job.started_at).total_seconds())
+        until = job.finished_at or job.paused_at or now
+        seconds = max(0.0, (until - job.started_at).total_seconds() - job.paused_s)
     rate = ended / seconds if seconds > 0 else 0.0
     running = job.state in (BatchState.PENDING, BatchState.RUNNING)
-    eta = (open_items / rate if rate > 0 else None) if running and open_items else 0.0
+    eta: float | None = 0.0
+    if open_items and job.state is BatchState.PAUSED:
+        eta = None
+    elif open_items and running:
+        eta = open_items / rate if rate > 0 else None
     return Progress(
         batch_id=job.id,
+        kind=job.kind,
         state=job.state,
         total=job.total,
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""The end of a batch, its cancellation, and a second chance for what failed.
+"""The end of a batch, its pause and cancellation, and a second chance for what failed.
 
 Invariant: each ending of a batch is told to one caller. A cancelled batch has no open item and is
 never opened again.
@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from samplemind.batches.planning import PATIENCE, chunk_bounds
+from samplemind.batches.planning import PATIENCE
 from samplemind.connections.resources import Connections
-from samplemind.documents.batch_job import BatchState
+from samplemind.documents.batch_job import OPEN_BATCHES, BatchState
 from samplemind.documents.text import load_path
 from samplemind.errors import ConflictError
 from samplemind.repositories.batch_items import BatchItemRepository
@@ -38,10 +38,39 @@ async def finish(connections: Connections, batch_id: UUID) -> bool:
     jobs, items = BatchJobRepository(), BatchItemRepository()
     # The epoch is read before the items: if any is opened after this, the write below fails.
     job = await jobs.get(batch_id)
-    if job.state in (BatchState.FINISHED, BatchState.CANCELLED) or await items.has_open(batch_id):
+    if job.state not in OPEN_BATCHES or await items.has_open(batch_id):
         return False
     counts = await items.count_by_state(batch_id)
     return await jobs.finish(batch_id, epoch=job.epoch, counts=counts, now=datetime.now(UTC))
+
+
+async def pause(connections: Connections, batch_id: UUID) -> bool:
+    """Begin nothing more of a batch until `resume`; return whether this call paused it.
+
+    A chunk that a worker has begun is worked on to its end, which takes seconds.
+
+    Raises:
+        NotFoundError: there is no such batch.
+    """
+    await connections.documents()
+    await BatchJobRepository().get(batch_id)
+    paused = await BatchJobRepository().pause(batch_id, datetime.now(UTC))
+    # Messages that are on their way find nothing to do; the feeder leaves a paused batch out.
+    await BatchItemRepository().take_back(batch_id)
+    return paused
+
+
+async def resume(connections: Connections, batch_id: UUID) -> bool:
+    """Let a paused batch go on; return whether this call did it. The caller then feeds it.
+
+    Raises:
+        NotFoundError: there is no such batch.
+    """
+    await connections.documents()
+    await BatchJobRepository().get(batch_id)
+    # What was handed out since the pause met workers that left it alone.
+    await BatchItemRepository().take_back(batch_id)
+    return await BatchJobRepository().resume(batch_id, datetime.now(UTC))
 
 
 async def cancel(connections: Connections, batch_id: UUID) -> bool:
@@ -86,10 +115,10 @@ async def failed_items(
     ]
 
 
-async def retry_failed(connections: Connections, batch_id: UUID) -> list[tuple[int, int]]:
-    """Make the failed items pending again and let the batch run; return the chunks to publish.
+async def retry_failed(connections: Connections, batch_id: UUID) -> int:
+    """Make the failed items pending again and let the batch run; return how many they are.
 
-    Repeating it after a crash completes it.
+    The caller then feeds it. Repeating it after a crash completes it.
 
     Raises:
         NotFoundError: there is no such batch.
@@ -101,12 +130,15 @@ async def retry_failed(connections: Connections, batch_id: UUID) -> list[tuple[i
     if job.state is BatchState.CANCELLED:
         raise _cancelled(batch_id)
     # Items before the batch: whoever counted before this finds another epoch when it finishes.
-    await items.reset_failed(batch_id, patience_s=PATIENCE.total_seconds())
-    numbers = await items.list_pending_chunks(batch_id, job.chunk_size)
-    if numbers and not await jobs.reopen(batch_id):
+    # Until the batch is open again they count as handed out, so that the rescue finds them.
+    opened = await items.reset_failed(batch_id, patience_s=PATIENCE.total_seconds())
+    if not await items.has_open(batch_id):
+        return 0
+    if not await jobs.reopen(batch_id):
         await complete_cancellation(batch_id)
         raise _cancelled(batch_id)
-    return [chunk_bounds(number, job.chunk_size, job.total) for number in numbers]
+    await items.take_back(batch_id)
+    return opened
 
 
 def _cancelled(batch_id: UUID) -> ConflictError:

@@ -56,8 +56,18 @@ async def record(
             if outcome.audio_file_id is not None and outcome.state is not ItemState.SKIPPED
         ],
     )
-    finished = await BatchItemRepository().end(claim.token, list(map(_item_end, outcomes)), now)
-    return Recorded(finished, drain_due)
+    return Recorded(await end_items(connections, claim, outcomes), drain_due)
+
+
+async def end_items(connections: Connections, claim: Claim, outcomes: Sequence[ItemOutcome]) -> int:
+    """Mark how items ended, and nothing else; return how many this claim really ended.
+
+    Raises:
+        StoreUnavailableError: MongoDB did not answer; repeating it is harmless.
+    """
+    await connections.documents()
+    ends = [_item_end(outcome) for outcome in outcomes]
+    return await BatchItemRepository().end(claim.token, ends, datetime.now(UTC))
 
 
 def _item_end(outcome: ItemOutcome) -> ItemEnd:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from samplemind.batches.feeding import HandedOut
 from samplemind.batches.lifecycle import complete_cancellation, finish
 from samplemind.batches.planning import PATIENCE, chunk_bounds
 from samplemind.batches.running import Run
@@ -38,6 +39,7 @@ class Findings:
         publish: chunks to hand out again.
         reopen: finished batches with open items, left by a retry that was cut off.
         cancel: cancelled batches with open items, left by a cancellation that was cut off.
+        hold: chunks of paused batches, to wait until these are resumed.
         planning: items of batches that are not there yet.
         forget: batches that never came to be.
         patience: how long it takes until the items of a batch count as lost the next time.
@@ -46,6 +48,7 @@ class Findings:
     publish: list[Chunk] = field(default_factory=list)
     reopen: list[UUID] = field(default_factory=list)
     cancel: list[UUID] = field(default_factory=list)
+    hold: list[Chunk] = field(default_factory=list)
     planning: list[Chunk] = field(default_factory=list)
     forget: list[UUID] = field(default_factory=list)
     patience: dict[UUID, timedelta] = field(default_factory=dict)
@@ -55,14 +58,12 @@ class Findings:
         return self.patience[chunk.batch_id].total_seconds()
 
 
-def republish(
-    connections: Connections, *, run: Run, publish: Callable[[UUID, tuple[int, int]], None]
-) -> None:
+def republish(connections: Connections, *, run: Run, publish: Callable[[HandedOut], None]) -> None:
     """Publish again what nobody works on; what cannot be published is left to the next rescue.
 
     Args:
         run: runs a coroutine on the loop that owns the connections.
-        publish: sends the job for a batch's chunk, (first, last).
+        publish: sends the job for a chunk.
 
     Raises:
         StoreUnavailableError: a store did not answer; the next run goes on.
@@ -70,24 +71,21 @@ def republish(
     waiting = deque(run(stalled(connections)))
     try:
         while waiting:
-            batch_id, first, last = waiting[0]
-            publish(batch_id, (first, last))
+            publish(waiting[0])
             waiting.popleft()
     finally:
         if waiting:
             run(_return(connections, waiting))
 
 
-async def _return(connections: Connections, chunks: Iterable[tuple[UUID, int, int]]) -> None:
+async def _return(connections: Connections, chunks: Iterable[HandedOut]) -> None:
     await connections.documents()
-    for batch_id, first, last in chunks:
-        await BatchItemRepository().hasten(Chunk(batch_id, first, last))
+    for lost in chunks:
+        await BatchItemRepository().hasten(lost.chunk)
 
 
-async def stalled(
-    connections: Connections, now: datetime | None = None
-) -> list[tuple[UUID, int, int]]:
-    """Release lost items and return their chunks, (batch, first, last), to be published again.
+async def stalled(connections: Connections, now: datetime | None = None) -> list[HandedOut]:
+    """Release lost items and return their chunks, to be published again.
 
     It also completes cancellations and retries that were cut off, ends batches whose last worker
     died before it could, and forgets the items of plans that were never completed.
@@ -110,6 +108,8 @@ async def stalled(
         await items.delete_of_batch(batch_id)
     for batch_id in findings.cancel:
         await complete_cancellation(batch_id)
+    for chunk in findings.hold:
+        await items.reset_due(chunk, patience_s=None)
     for chunk in findings.planning:
         await items.reset_due(chunk, patience_s=findings.patience_s(chunk))
     for batch_id in findings.reopen:
@@ -124,7 +124,7 @@ async def stalled(
     ]
     if handed_out:
         _log.warning("batch_chunks_lost", chunks=len(handed_out), items=len(lost))
-    return [(chunk.batch_id, chunk.first, chunk.last) for chunk in handed_out]
+    return [HandedOut(chunk, known[chunk.batch_id].kind) for chunk in handed_out]
 
 
 def examine_lost(
@@ -150,14 +150,20 @@ def examine_lost(
                 findings.planning.append(Chunk(batch_id, min(chunks), max(chunks)))
         elif job.state is BatchState.CANCELLED:
             findings.cancel.append(batch_id)
+        elif job.state is BatchState.PAUSED:
+            findings.hold += _chunks_of(job, chunks)
         else:
             if job.state is BatchState.FINISHED:
                 findings.reopen.append(batch_id)
-            findings.publish += [
-                Chunk(batch_id, *chunk_bounds(number, job.chunk_size, job.total))
-                for number in sorted(chunks)
-            ]
+            findings.publish += _chunks_of(job, chunks)
     return findings
+
+
+def _chunks_of(job: BatchJob, numbers: Iterable[int]) -> list[Chunk]:
+    return [
+        Chunk(job.id, *chunk_bounds(number, job.chunk_size, job.total))
+        for number in sorted(numbers)
+    ]
 
 
 def time_of(identity: UUID) -> datetime:

@@ -1,25 +1,103 @@
-"""`samplemind batch`: look at batches, follow, cancel or retry them."""
+"""`samplemind batch`: start batches, look at them, follow, pause, cancel or retry them."""
 
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
 
-from samplemind.batches import Progress, cancel, progress, retry_failed
+from samplemind.batches import (
+    BatchPlan,
+    Progress,
+    cancel,
+    feed,
+    find_kind,
+    kind_names,
+    pause,
+    progress,
+    resume,
+    retry_failed,
+)
+from samplemind.batches.submit import write_batch, write_batch_of_owner
 from samplemind.cli.following import counts, errors_of, follow, print_summary
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
 from samplemind.errors import ConflictError
-from samplemind.ids import new_id
 from samplemind.jobs.client import producer, publish_chunks
+from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository
 
 
 @click.group()
 def batch() -> None:
-    """Look at batches, follow, cancel or retry them."""
+    """Start batches, look at them, follow, pause, cancel or retry them."""
+
+
+@batch.command()
+@click.argument("kind", type=click.Choice(kind_names()))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--owner", metavar="EMAIL", help="Whose files they are; none: the library's own.")
+@click.option("--everyone", is_flag=True, help="All files of the library, a batch for each owner.")
+@click.option("--yes", is_flag=True, help="Don't ask before files are taken out of the library.")
+@click.option("--wait", is_flag=True, help="Show progress until the batches have ended.")
+@json_option
+def start(
+    kind: str,
+    paths: tuple[Path, ...],
+    owner: str | None,
+    everyone: bool,
+    yes: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Start a batch of a kind over files, folders, or all files of an owner.
+
+    KIND: analyze (as `ingest` does), reanalyze (what an older analyser has seen), reindex, or
+    delete (out of the library, not off the disk; asks first).
+
+    Example: samplemind batch start reanalyze --everyone --wait
+    """
+    if everyone and (paths or owner):
+        message = "--everyone stands for all files: name no path and no owner beside it"
+        raise click.UsageError(message)
+    if find_kind(kind).destroys and not yes:
+        click.confirm("These files leave the library, their analyses with them. Go on?", abort=True)
+
+    async def work(connections: Connections) -> list[Progress]:
+        with producer(connections.settings) as app:
+            plans = await _plan(connections, kind, paths, owner=owner, everyone=everyone)
+            for each in plans:
+                await feed(connections, each.owner_id, partial(publish_chunks, app))
+        if wait:
+            return [await follow(connections, each.batch_id) for each in plans]
+        return [await progress(connections, each.batch_id) for each in plans]
+
+    started = with_connections(work)
+    if as_json:
+        print_json({"batches": [{"id": now.batch_id, **counts(now)} for now in started]})
+    for now in started if not as_json else ():
+        if wait:
+            print_summary(now, [])
+        else:
+            console.print(f"Batch {now.batch_id}: {now.total} files submitted.", soft_wrap=True)
+
+
+async def _plan(
+    connections: Connections,
+    kind: str,
+    paths: tuple[Path, ...],
+    *,
+    owner: str | None,
+    everyone: bool,
+) -> list[BatchPlan]:
+    if not everyone:
+        return [await write_batch(connections, paths, owner=owner, kind=kind)]
+    await connections.documents()
+    owners = await AudioFileRepository().list_owners()
+    return [await write_batch_of_owner(connections, kind, owner_id) for owner_id in owners]
 
 
 @batch.command("list")
@@ -41,10 +119,11 @@ def list_batches(limit: int, as_json: bool) -> None:
         print_json({"batches": [{"id": now.batch_id, **counts(now)} for now in found]})
         return
     print_table(
-        ("batch", "state", "total", "done", "unchanged", "failed", "seconds"),
+        ("batch", "kind", "state", "total", "done", "skipped", "failed", "seconds"),
         (
             (
                 now.batch_id,
+                now.kind,
                 now.state.value,
                 now.total,
                 now.done,
@@ -89,11 +168,48 @@ def watch(batch_id: UUID, as_json: bool) -> None:
     _print(*with_connections(work), as_json)
 
 
+@batch.command("pause")
+@click.argument("batch_id", type=click.UUID)
+@json_option
+def pause_batch(batch_id: UUID, as_json: bool) -> None:
+    """Begin nothing more of a batch; what workers have begun ends within seconds.
+
+    Exits with 1 if it is paused already, or has ended.
+
+    Example: samplemind batch pause 0197c3a2-…
+    """
+
+    async def work(connections: Connections) -> tuple[bool, Progress]:
+        paused = await pause(connections, batch_id)
+        return paused, await progress(connections, batch_id)
+
+    _print_change("paused", *with_connections(work), as_json)
+
+
+@batch.command("resume")
+@click.argument("batch_id", type=click.UUID)
+@json_option
+def resume_batch(batch_id: UUID, as_json: bool) -> None:
+    """Let a paused batch go on.
+
+    Exits with 1 if it was not paused.
+
+    Example: samplemind batch resume 0197c3a2-…
+    """
+
+    async def work(connections: Connections) -> tuple[bool, Progress]:
+        resumed = await resume(connections, batch_id)
+        await _feed_batch(connections, batch_id)
+        return resumed, await progress(connections, batch_id)
+
+    _print_change("resumed", *with_connections(work), as_json)
+
+
 @batch.command("cancel")
 @click.argument("batch_id", type=click.UUID)
 @json_option
 def cancel_batch(batch_id: UUID, as_json: bool) -> None:
-    """Cancel what has not ended of a batch; what was found is kept.
+    """Cancel what has not ended of a batch; what was done is kept.
 
     Exits with 1 if the batch had ended before.
 
@@ -108,7 +224,7 @@ def cancel_batch(batch_id: UUID, as_json: bool) -> None:
     if as_json:
         print_json({"id": batch_id, "cancelled_now": cancelled, **counts(now)})
     elif cancelled:
-        console.print(f"Cancelled: {now.cancelled} of {now.total} files were not analysed.")
+        console.print(f"Cancelled: {now.cancelled} of {now.total} files were left as they are.")
     else:
         console.print(f"The batch had ended before: {now.state.value}.")
     if not cancelled:
@@ -127,11 +243,9 @@ def retry(batch_id: UUID, as_json: bool) -> None:
     """
 
     async def work(connections: Connections) -> int:
-        failed = (await progress(connections, batch_id)).failed
-        chunks = await retry_failed(connections, batch_id)
-        with producer(connections.settings) as app:
-            publish_chunks(app, batch_id, chunks, attempt=new_id().hex)
-        return failed
+        retried = await retry_failed(connections, batch_id)
+        await _feed_batch(connections, batch_id)
+        return retried
 
     try:
         retried = with_connections(work)
@@ -141,6 +255,24 @@ def retry(batch_id: UUID, as_json: bool) -> None:
         print_json({"id": batch_id, "retried": retried})
     else:
         console.print(f"{retried} files will be tried again: samplemind batch watch {batch_id}")
+
+
+async def _feed_batch(connections: Connections, batch_id: UUID) -> None:
+    await connections.documents()
+    owner_id = (await BatchJobRepository().get(batch_id)).owner_id
+    with producer(connections.settings) as app:
+        await feed(connections, owner_id, partial(publish_chunks, app))
+
+
+def _print_change(done: str, changed: bool, now: Progress, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": now.batch_id, f"{done}_now": changed, **counts(now)})
+    elif changed:
+        console.print(f"The batch is {done}: {now.ended} of {now.total} files have ended.")
+    else:
+        console.print(f"Nothing was changed: the batch is {now.state.value}.")
+    if not changed:
+        sys.exit(1)
 
 
 def _print(now: Progress, errors: list[dict[str, str]], as_json: bool) -> None:

@@ -24,10 +24,15 @@ async def follow(connections: Connections, batch_id: UUID) -> Progress:
         NotFoundError: there is no such batch.
     """
     with progress_bar() as bar:
-        task = bar.add_task("Analysing", total=None)
+        task = bar.add_task("Working", total=None)
         while True:
             now = await progress(connections, batch_id)
-            bar.update(task, completed=now.ended, total=now.total)
+            bar.update(
+                task,
+                completed=now.ended,
+                total=now.total,
+                description="Paused" if now.state is BatchState.PAUSED else "Working",
+            )
             if now.state in _ENDED:
                 return now
             await asyncio.sleep(_POLL_S)
@@ -45,6 +50,7 @@ async def errors_of(connections: Connections, now: Progress) -> list[dict[str, s
 def counts(now: Progress) -> dict[str, Any]:
     """Return a batch's counts as every command's JSON has them."""
     return {
+        "kind": now.kind,
         "state": now.state.value,
         "total": now.total,
         "pending": now.pending,
@@ -54,6 +60,8 @@ def counts(now: Progress) -> dict[str, Any]:
         "skipped": now.skipped,
         "cancelled": now.cancelled,
         "seconds": round(now.seconds, 3),
+        "rate_per_s": round(now.rate, 3),
+        "eta_s": None if now.eta is None else round(now.eta, 1),
     }
 
 
@@ -62,7 +70,7 @@ def print_summary(
 ) -> None:
     """Print one line on the batch, and the files that failed: the first ones, or all."""
     console.print(
-        f"Batch {now.batch_id} {now.state.value}: {now.done} analysed, {now.skipped} unchanged, "
+        f"Batch {now.batch_id} {now.state.value}: {now.done} done, {now.skipped} skipped, "
         f"{now.failed} failed of {now.total} in {now.seconds:.1f} s",
         soft_wrap=True,
     )

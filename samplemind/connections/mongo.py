@@ -45,7 +45,10 @@ _WRITE_TIMEOUT_MS = 10_000
 _IDLE_TIMEOUT_MS = 300_000
 # The server's words for "not now": shutting down, stepping down, interrupted by either.
 _PASSING_LABELS = ("RetryableWriteError", "TransientTransactionError")
-_PASSING_CODES = frozenset({6, 7, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
+_PASSING_CODES = frozenset(
+    {6, 7, 89, 91, 112, 189, 211, 262, 9001, 10107, 11600, 11602, 13435, 13436}
+)
+# 211, KeyNotFound: a server that was just restarted has not loaded the keys that sign its clock.
 _REFUSED_LOGIN_CODES = frozenset({13, 18})
 
 

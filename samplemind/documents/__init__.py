@@ -3,7 +3,7 @@
 from samplemind.documents.analysis_result import AnalysisResult, AnalysisType
 from samplemind.documents.audio_file import AudioFile, FileStatus
 from samplemind.documents.batch_item import BatchItem, ItemError, ItemState
-from samplemind.documents.batch_job import BatchJob, BatchKind, BatchState
+from samplemind.documents.batch_job import BatchJob, BatchState, Callback
 
 DOCUMENTS = [AudioFile, AnalysisResult, BatchJob, BatchItem]
 
@@ -14,8 +14,8 @@ __all__ = [
     "AudioFile",
     "BatchItem",
     "BatchJob",
-    "BatchKind",
     "BatchState",
+    "Callback",
     "FileStatus",
     "ItemError",
     "ItemState",

@@ -5,7 +5,7 @@ or by a cancellation; each of these takes the token away. So a worker that slept
 changes nothing when it wakes up, and an item is counted once.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -29,6 +29,9 @@ class ItemState(StrEnum):
 
 OPEN_STATES = (ItemState.PENDING, ItemState.CLAIMED)
 
+WAITING = datetime(9999, 1, 1, tzinfo=UTC)
+"""`due_at` of a pending item for which no message was sent yet: it cannot be lost."""
+
 
 class ItemError(BaseModel):
     """Why an item failed: a code for programs and a sentence for people."""
@@ -46,7 +49,7 @@ class BatchItem(Document):
         job_id: the job that claimed it last.
         claim: the claim's token; None unless claimed.
         due_at: when a claimed item may be taken from its holder, and when a pending one's message
-            counts as lost; None at the end.
+            counts as lost, `WAITING` before it was sent; None at the end.
         claims: how often it was claimed and not given back untouched.
         attempts: how often it was read and the machine failed, not the file.
         trials: how often its analysis was begun alone, after a claim that ended without a result,

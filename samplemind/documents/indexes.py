@@ -89,6 +89,12 @@ INDEXES: dict[str, tuple[Index, ...]] = {
             "items_of_batch_by_state",
             (("batch_id", ASCENDING), ("state", ASCENDING), ("seq", ASCENDING)),
         ),
+        # What is handed out of a batch, and what comes next, without a look at all that waits.
+        Index(
+            "open_items_of_batch",
+            (("batch_id", ASCENDING), ("due_at", ASCENDING), ("seq", ASCENDING)),
+            only={"state": {"$in": [str(state) for state in OPEN_STATES]}},
+        ),
         Index(
             "stalled_items",
             (("due_at", ASCENDING),),

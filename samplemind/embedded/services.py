@@ -49,6 +49,8 @@ class Sign:
     role: str
     host: str
     pid: int
+    problem: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,10 @@ def _process(home: StackHome, settings: Settings, role: str, signs: Sequence[Sig
         return Service(
             role, kind, address, pid, healthy=problem is None, detail=problem or "working"
         )
-    healthy, detail = judge_signs(pid, socket.gethostname(), signs, died=died)
-    return Service(role, kind, None, pid, healthy=healthy, detail=detail)
+    host = socket.gethostname()
+    healthy, detail = judge_signs(pid, host, signs, died=died)
+    address = next((sign.address for sign in signs if (sign.host, sign.pid) == (host, pid)), None)
+    return Service(role, kind, address, pid, healthy=healthy, detail=detail)
 
 
 def judge_signs(
@@ -184,6 +188,8 @@ def judge_signs(
         if sign not in own and (sign.host != host or ProcessRecord.of(sign.pid) is not None)
     ]
     elsewhere = f"on {', '.join(sorted(others))}" if others else ""
+    if own and own[0].problem is not None:
+        return False, own[0].problem
     if own:
         return True, f"working; also {elsewhere}" if others else "working"
     if pid is None and not died:
@@ -233,4 +239,7 @@ def _read_signs(url: SecretStr | None) -> list[Sign]:
         return []  # shown with the broker itself
     texts = cast("list[bytes | None]", found)  # none: it lapsed meanwhile
     signs = [json.loads(text) for text in texts if text is not None]
-    return [Sign(sign["role"], sign["host"], sign["pid"]) for sign in signs]
+    return [
+        Sign(sign["role"], sign["host"], sign["pid"], sign.get("problem"), sign.get("address"))
+        for sign in signs
+    ]

@@ -8,13 +8,13 @@ its messages is, so a message never names what is not there. A publish that fail
 nothing: the rescue publishes the rest.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from celery import Celery
 from kombu.exceptions import KombuError
@@ -28,12 +28,13 @@ from tenacity import (
 
 from samplemind.errors import StoreUnavailableError
 from samplemind.ids import new_id
-from samplemind.jobs.payloads import AnalyzeBatch, Payload
+from samplemind.jobs.payloads import Payload
 from samplemind.jobs.wire import queue_for, tls_options, transport_options
 from samplemind.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     # Drivers load when a batch is submitted, not when a web service imports this module.
+    from samplemind.batches.feeding import HandedOut
     from samplemind.connections.resources import Connections
 
 _PUBLISH_ATTEMPTS = 4
@@ -81,27 +82,38 @@ class Jobs:
         *,
         owner: str | None = None,
         batch_id: UUID | None = None,
+        kind: str = "analyze",
+        callback: Payload | None = None,
     ) -> Submission:
-        """Submit files for analysis; folders stand for the audio files below them.
+        """Submit files as a batch, for analysis; folders stand for the audio files below them.
 
         Args:
-            paths: files and folders, as the workers will see them.
+            paths: files and folders, as the workers will see them. Of a kind that works on the
+                library they may be gone from the disk, and none stands for all of the owner's.
             owner: email of the user whose files they are; none: the library's own.
+            kind: what is done with each, of `samplemind.batches.kind.kind_names()`.
+            callback: a job that is sent once, when the batch has finished.
             batch_id: chosen by the caller (`samplemind.ids.new_id`), so that the call can be
                 repeated after an error: the same id is the same batch. None: a new one.
 
         Raises:
-            InvalidInputError: no path, more files than a batch may have, or no email address.
+            InvalidInputError: no path, more files than a batch may have, no email address, or no
+                such kind.
             StoreUnavailableError: a store did not answer. Repeat it with the same `batch_id`; if
-                the batch was written already, the rescue publishes the rest by itself.
+                the batch was written already, it is handed out by itself.
         """
+        from samplemind.batches.feeding import feed
         from samplemind.batches.submit import write_batch
 
         plan = await write_batch(
-            self._open(), [Path(path) for path in paths], owner=owner, batch_id=batch_id
+            self._open(),
+            [Path(path) for path in paths],
+            owner=owner,
+            batch_id=batch_id,
+            kind=kind,
+            callback=callback,
         )
-        # In a thread, because publishing waits for the broker and the caller's loop must not.
-        await asyncio.to_thread(publish_chunks, self._celery, plan.batch_id, plan.chunks)
+        await feed(self._open(), plan.owner_id, partial(publish_chunks, self._celery))
         return Submission(plan.batch_id, plan.total)
 
     def _open(self) -> "Connections":
@@ -131,21 +143,22 @@ def producer(settings: Settings) -> Celery:
     return app
 
 
-def publish_chunks(
-    app: Celery, batch_id: UUID, chunks: Sequence[tuple[int, int]], *, attempt: str = ""
-) -> None:
-    """Publish a job for each chunk, (first, last), of a batch.
-
-    Job ids follow from the chunk, so a repeat is the same job. `attempt` names another round,
-    whose jobs are others: they claim only what nobody works on.
+def publish_chunks(app: Celery, handed_out: "Sequence[HandedOut]") -> None:
+    """Publish a job for each chunk of a batch; each is another job than any before it.
 
     Raises:
         StoreUnavailableError: the broker did not take them.
     """
+    from samplemind.batches.kind import find_kind
+
     publish(
         app,
-        [AnalyzeBatch(batch_id=batch_id, first=first, last=last) for first, last in chunks],
-        ids=[uuid5(batch_id, f"{first}{attempt}") for first, _ in chunks],
+        [
+            find_kind(each.kind).job(
+                batch_id=each.chunk.batch_id, first=each.chunk.first, last=each.chunk.last
+            )
+            for each in handed_out
+        ],
     )
 
 

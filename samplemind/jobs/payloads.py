@@ -20,10 +20,8 @@ class Payload(BaseModel):
     job_name: ClassVar[str]
 
 
-class AnalyzeBatch(Payload):
-    """Analyse the files of a batch whose place lies within first..last, both included."""
-
-    job_name = "batches.analyze"
+class BatchChunk(Payload):
+    """The items of a batch whose place lies within first..last, both included."""
 
     batch_id: UUID
     first: int = Field(ge=0)
@@ -35,6 +33,24 @@ class AnalyzeBatch(Payload):
             message = "last must not be less than first"
             raise ValueError(message)
         return self
+
+
+class AnalyzeBatch(BatchChunk):
+    """Work through a part of a batch whose kind keeps a core busy: analyses."""
+
+    job_name = "batches.analyze"
+
+
+class WorkBatch(BatchChunk):
+    """Work through a part of a batch of any other kind."""
+
+    job_name = "batches.work"
+
+
+class FeedBatches(Payload):
+    """Hand out what waits for a free place: of limits, of an owner's share of the queue."""
+
+    job_name = "batches.feed"
 
 
 class RescueBatches(Payload):
@@ -187,6 +203,8 @@ class ArchiveWal(Payload):
 
 PAYLOADS: tuple[type[Payload], ...] = (
     AnalyzeBatch,
+    WorkBatch,
+    FeedBatches,
     RescueBatches,
     IndexDirty,
     ReconcileIndex,

@@ -50,6 +50,7 @@ class Queue(StrEnum):
 ROUTES: tuple[tuple[str, Queue], ...] = (
     ("batches.analyze", Queue.AUDIO),
     ("batches.rescue", Queue.INTERACTIVE),  # lost work must not wait behind a long queue
+    ("batches.feed", Queue.INTERACTIVE),
     ("batches.*", Queue.DEFAULT),
     ("search.rebuild", Queue.MAINTENANCE),
     ("search.refresh_vocabulary", Queue.MAINTENANCE),
@@ -69,6 +70,12 @@ def queue_for(job_name: str) -> Queue:
         if fnmatchcase(job_name, pattern):
             return queue
     return Queue.DEFAULT
+
+
+def queue_keys(queue: str) -> list[str]:
+    """Return the keys of a queue's lists in Redis, one for each step of Kombu's priorities."""
+    key = f"{KEY_PREFIX}{queue}"
+    return [key, *(f"{key}\x06\x16{step}" for step in (3, 6, 9))]
 
 
 def transport_options(broker: BrokerSettings) -> dict[str, Any]:

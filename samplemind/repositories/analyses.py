@@ -1,7 +1,8 @@
 """Queries on analysis results.
 
 Invariant: a result is inserted once and never changed; a newer analyser's result is another
-document. All need the models bound: `await connections.documents()` comes first.
+document, and a result goes only with its file. All need the models bound:
+`await connections.documents()` comes first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,14 @@ class AnalysisRepository:
                 )
                 async for found in cursor
             }
+
+    async def delete_of_files(self, file_ids: Sequence[UUID]) -> int:
+        """Forget every result of these files; return how many there were."""
+        with translating_errors():
+            result = await AnalysisResult.get_pymongo_collection().delete_many(
+                {"audio_file_id": {"$in": list(file_ids)}}
+            )
+        return result.deleted_count
 
     async def insert_missing(self, results: Sequence[AnalysisResult]) -> None:
         """Add the results that are not there yet; what is there stays as it is."""

@@ -16,6 +16,7 @@ from pymongo.errors import BulkWriteError
 
 from samplemind.connections.mongo import Fields, is_duplicate, translating_errors
 from samplemind.documents.audio_file import UNSEARCHABLE, AudioFile, audio_file_id
+from samplemind.documents.text import store_path
 from samplemind.errors import NotFoundError
 
 # What an analysis tells of a file. Other fields belong to people and stay as they are.
@@ -101,6 +102,42 @@ class AudioFileRepository:
             cursor = files.find({"owner_id": owner_id}, {"_id": 1}).sort("path")
             return [file["_id"] async for file in cursor]
 
+    async def stream_paths(
+        self,
+        owner_id: UUID | None,
+        *,
+        below: Path | None = None,
+        not_version: str | None = None,
+    ) -> AsyncIterator[tuple[UUID, str]]:
+        """Yield id and stored path of the owner's files in the order of their paths.
+
+        Args:
+            below: only this file, or those below this folder.
+            not_version: only those that this version of the analyser was not the last to see.
+        """
+        where: Fields = {"owner_id": owner_id}
+        if below is not None:
+            where["$or"] = _at_or_below(below)
+        if not_version is not None:
+            where["analyzer_version"] = {"$ne": not_version}
+        cursor = AudioFile.get_pymongo_collection().find(where, {"path": 1})
+        with translating_errors():
+            async for file in cursor.sort("path").batch_size(_STREAM_BATCH):
+                yield file["_id"], file["path"]
+
+    async def list_owners(self) -> list[UUID | None]:
+        """Return everybody who has a file; None stands for the library's own."""
+        with translating_errors():
+            return await AudioFile.get_pymongo_collection().distinct("owner_id")
+
+    async def delete_many(self, ids: Sequence[UUID]) -> int:
+        """Forget files; return how many were there."""
+        with translating_errors():
+            result = await AudioFile.get_pymongo_collection().delete_many(
+                {"_id": {"$in": list(ids)}}
+            )
+        return result.deleted_count
+
     async def find_versions(self, ids: Sequence[UUID]) -> dict[UUID, FileVersion]:
         """Return the versions of those of the files that can be searched, from the index alone."""
         if not ids:
@@ -169,6 +206,14 @@ class AudioFileRepository:
                 raise
             return list(files)
         return [file for file in files if file.id in present]
+
+
+def _at_or_below(path: Path) -> list[Fields]:
+    # A folder whose own name is UTF-8 may hold names that are not, which are stored as URIs.
+    stored = {store_path(path), path.as_uri()}
+    # The character after "/" is "0".
+    below: list[Fields] = [{"path": {"$gte": f"{text}/", "$lt": f"{text}0"}} for text in stored]
+    return [{"path": {"$in": sorted(stored)}}, *below]
 
 
 def _version(file: Fields) -> FileVersion:

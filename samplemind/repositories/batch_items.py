@@ -14,7 +14,13 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 
 from samplemind.connections.mongo import Fields, translating_errors
-from samplemind.documents.batch_item import OPEN_STATES, BatchItem, ItemError, ItemState
+from samplemind.documents.batch_item import (
+    OPEN_STATES,
+    WAITING,
+    BatchItem,
+    ItemError,
+    ItemState,
+)
 
 _OPEN = [str(state) for state in OPEN_STATES]
 _DUE: Fields = {"$expr": {"$lt": ["$due_at", "$$NOW"]}}
@@ -175,6 +181,65 @@ class BatchItemRepository:
         with translating_errors():
             return await query.sort("seq").limit(limit).to_list()
 
+    async def count_handed_out(
+        self, batch_ids: Sequence[UUID], *, beside: Chunk | None = None
+    ) -> dict[UUID, int]:
+        """Return how many pending items of each batch have a message on its way.
+
+        Args:
+            beside: items that are not counted.
+        """
+        where: Fields = {
+            "batch_id": {"$in": list(batch_ids)},
+            "state": {"$in": _OPEN},
+            "due_at": {"$lt": WAITING},
+        }
+        own = [] if beside is None else [{"$match": {"$nor": [beside.where()]}}]
+        pipeline: list[Fields] = [
+            {"$match": where},
+            {"$match": {"state": ItemState.PENDING}},
+            *own,
+            {"$group": {"_id": "$batch_id", "items": {"$sum": 1}}},
+        ]
+        with translating_errors():
+            cursor = await self._items().aggregate(pipeline, hint="open_items_of_batch")
+            return {group["_id"]: int(group["items"]) async for group in cursor}
+
+    async def first_waiting(self, batch_id: UUID) -> int | None:
+        """Return the number of the first item that was not handed out; None: all were."""
+        where: Fields = {"batch_id": batch_id, "state": {"$in": _OPEN}, "due_at": WAITING}
+        with translating_errors():
+            found = await self._items().find_one(
+                where, {"seq": 1}, sort=[("seq", 1)], hint="open_items_of_batch"
+            )
+        return None if found is None else int(found["seq"])
+
+    async def hand_out(self, chunk: Chunk, first: int, *, patience_s: float) -> bool:
+        """Note that a message is sent for the waiting items of a chunk.
+
+        Args:
+            first: the number of the first of them.
+            patience_s: seconds after which they count as lost.
+
+        Returns:
+            True to one of many callers at once: the one that is to send the message.
+        """
+        waiting: Fields = {"state": ItemState.PENDING, "due_at": WAITING}
+        change: list[Fields] = [{"$set": {"due_at": _after(patience_s)}}]
+        await self._update(
+            chunk.where() | waiting | {"seq": {"$gt": first, "$lte": chunk.last}}, change
+        )
+        # The first is last, and one caller's: after it there is nothing left to be found.
+        return await self._update({"batch_id": chunk.batch_id, "seq": first} | waiting, change) == 1
+
+    async def take_back(self, batch_id: UUID, chunk: Chunk | None = None) -> int:
+        """Let handed out items of a batch, or of one chunk, wait again; return how many."""
+        where: Fields = {"batch_id": batch_id} if chunk is None else chunk.where()
+        return await self._update(
+            where | {"state": ItemState.PENDING, "due_at": {"$lt": WAITING}},
+            {"$set": {"due_at": WAITING}},
+        )
+
     async def cancel_open(self, batch_id: UUID, now: datetime) -> int:
         """End every open item as cancelled and take its claim away; return how many."""
         ended = {"state": ItemState.CANCELLED, "claim": None, "due_at": None, "finished_at": now}
@@ -200,30 +265,21 @@ class BatchItemRepository:
             {"batch_id": batch_id, "state": ItemState.FAILED}, [{"$set": fresh}]
         )
 
-    async def list_pending_chunks(self, batch_id: UUID, chunk_size: int) -> list[int]:
-        """Return the numbers of the chunks that hold a pending item, in order."""
-        pipeline: list[Fields] = [
-            {"$match": {"batch_id": batch_id, "state": ItemState.PENDING}},
-            {"$group": {"_id": {"$floor": {"$divide": ["$seq", chunk_size]}}}},
-            {"$sort": {"_id": 1}},
-        ]
-        with translating_errors():
-            cursor = await self._items().aggregate(pipeline)
-            return [int(group["_id"]) async for group in cursor]
-
     async def list_due(self, *, limit: int) -> list[BatchItem]:
         """Return open items whose claim or message counts as lost, the longest lost first."""
         query = BatchItem.find({"state": {"$in": _OPEN}} | _DUE)
         with translating_errors():
             return await query.sort("due_at").limit(limit).to_list()
 
-    async def reset_due(self, chunk: Chunk, *, patience_s: float) -> int:
+    async def reset_due(self, chunk: Chunk, *, patience_s: float | None) -> int:
         """Make those items of a chunk pending that are lost at this moment; return how many.
 
         Args:
-            patience_s: seconds after which they count as lost again.
+            patience_s: seconds after which they count as lost again; None: they wait to be handed
+                out.
         """
-        pending = {"state": ItemState.PENDING, "claim": None, "due_at": _after(patience_s)}
+        due_at = WAITING if patience_s is None else _after(patience_s)
+        pending = {"state": ItemState.PENDING, "claim": None, "due_at": due_at}
         return await self._update(
             chunk.where() | {"state": {"$in": _OPEN}} | _DUE, [{"$set": pending}]
         )

@@ -6,16 +6,16 @@ it. All need the models bound: `await connections.documents()` comes first.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from beanie.operators import In
 
-from samplemind.connections.mongo import translating_errors
-from samplemind.documents.batch_job import BatchJob, BatchState
+from samplemind.connections.mongo import Fields, translating_errors
+from samplemind.documents.batch_job import OPEN_BATCHES, BatchJob, BatchState
 from samplemind.errors import NotFoundError
 
-_OPEN = (BatchState.PENDING, BatchState.RUNNING)
+_OPEN = OPEN_BATCHES
+_FED = (BatchState.PENDING, BatchState.RUNNING)
 
 
 class BatchJobRepository:
@@ -71,6 +71,67 @@ class BatchJobRepository:
         with translating_errors():
             return [job["_id"] async for job in cursor]
 
+    async def list_fed(self, owner_id: UUID | None) -> list[BatchJob]:
+        """Return the owner's batches of which items may be handed out, the oldest first."""
+        query = BatchJob.find({"state": {"$in": _FED}, "owner_id": owner_id})
+        with translating_errors():
+            return await query.sort("created_at").to_list()
+
+    async def list_owners_fed(self) -> list[UUID | None]:
+        """Return the owners of batches of which items may be handed out."""
+        with translating_errors():
+            return await BatchJob.get_pymongo_collection().distinct(
+                "owner_id", {"state": {"$in": _FED}}
+            )
+
+    async def pause(self, batch_id: UUID, now: datetime) -> bool:
+        """Pause a batch that runs or waits; return whether this call did it."""
+        return await self._change(
+            {"_id": batch_id, "state": {"$in": _FED}},
+            {"$set": {"state": BatchState.PAUSED, "paused_at": now}},
+        )
+
+    async def resume(self, batch_id: UUID, now: datetime) -> bool:
+        """Let a paused batch go on; return whether this call did it."""
+        paused_ms: Fields = {"$subtract": [now, {"$ifNull": ["$paused_at", now]}]}
+        # Before its first item it had not begun, so the pause is no part of its time.
+        begun: Fields = {"$ne": ["$started_at", None]}
+        return await self._change(
+            {"_id": batch_id, "state": BatchState.PAUSED},
+            [
+                {
+                    "$set": {
+                        "state": {"$cond": [begun, BatchState.RUNNING, BatchState.PENDING]},
+                        "paused_at": None,
+                        "paused_s": {
+                            "$add": [
+                                {"$ifNull": ["$paused_s", 0.0]},
+                                {"$cond": [begun, {"$divide": [paused_ms, 1000]}, 0.0]},
+                            ]
+                        },
+                    }
+                }
+            ],
+        )
+
+    async def list_callbacks_due(self) -> list[BatchJob]:
+        """Return finished batches whose callback is not known to be sent."""
+        query = BatchJob.find(
+            {
+                "state": BatchState.FINISHED,
+                "callback": {"$ne": None},
+                "callback_sent_at": None,
+            }
+        )
+        with translating_errors():
+            return await query.to_list()
+
+    async def note_callback(self, batch_id: UUID, now: datetime) -> bool:
+        """Note that a batch's callback is sent; return whether this call did it."""
+        return await self._change(
+            {"_id": batch_id, "callback_sent_at": None}, {"$set": {"callback_sent_at": now}}
+        )
+
     async def start(self, batch_id: UUID, now: datetime) -> None:
         """Note that the first item is being worked on; only the first call changes anything."""
         await self._change(
@@ -88,13 +149,23 @@ class BatchJobRepository:
         )
 
     async def reopen(self, batch_id: UUID) -> bool:
-        """Let a batch run again, whose items were opened; False if it was cancelled meanwhile."""
+        """Let a batch run again, whose items were opened; False if it was cancelled meanwhile.
+
+        One that is paused stays so.
+        """
+        paused: Fields = {"$eq": ["$state", BatchState.PAUSED]}
         return await self._change(
             {"_id": batch_id, "state": {"$ne": BatchState.CANCELLED}},
-            {
-                "$set": {"state": BatchState.RUNNING, "counts": None, "finished_at": None},
-                "$inc": {"epoch": 1},
-            },
+            [
+                {
+                    "$set": {
+                        "state": {"$cond": [paused, BatchState.PAUSED, BatchState.RUNNING]},
+                        "counts": None,
+                        "finished_at": None,
+                        "epoch": {"$add": ["$epoch", 1]},
+                    }
+                }
+            ],
         )
 
     async def cancel(self, batch_id: UUID, now: datetime) -> bool:
@@ -110,7 +181,7 @@ class BatchJobRepository:
             {"_id": batch_id, "state": BatchState.CANCELLED}, {"$set": {"counts": dict(counts)}}
         )
 
-    async def _change(self, where: dict[str, Any], change: dict[str, Any]) -> bool:
+    async def _change(self, where: Fields, change: Fields | list[Fields]) -> bool:
         with translating_errors():
             result = await BatchJob.get_pymongo_collection().update_one(where, change)
         return result.matched_count == 1

@@ -57,6 +57,14 @@ return ids
 """
 )
 
+# KEYS: claimed. ARGV: lease in s, members. XX: what was given to another drain stays with that.
+_EXTEND = (
+    _NOW
+    + """
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], 'XX', now + ARGV[1], ARGV[i]) end
+"""
+)
+
 # KEYS: dirty. Returns the number of ids and the age in seconds of the oldest.
 _LAG = (
     _NOW
@@ -123,7 +131,19 @@ async def forget_dirty(broker: Redis, claim: DirtyClaim) -> None:
     if not claim.ids:
         return
     with translating_errors():
-        await broker.zrem(CLAIMED_KEY, *(f"{claim.token}:{file_id}" for file_id in claim.ids))
+        await broker.zrem(CLAIMED_KEY, *_members(claim))
+
+
+async def extend_dirty(broker: Redis, claim: DirtyClaim, *, lease: timedelta) -> None:
+    """Keep a claim from now on; a lease of nothing gives it back at once.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer; the lease ends as it would have.
+    """
+    if not claim.ids:
+        return
+    with translating_errors():
+        await broker.eval(_EXTEND, 1, CLAIMED_KEY, lease.total_seconds(), *_members(claim))
 
 
 async def index_lag(broker: Redis) -> IndexLag:
@@ -132,6 +152,10 @@ async def index_lag(broker: Redis) -> IndexLag:
         waiting, oldest = await broker.eval(_LAG, 1, DIRTY_KEY)
         claimed = await broker.zcard(CLAIMED_KEY)
     return IndexLag(int(waiting), int(claimed), float(_text(oldest)))
+
+
+def _members(claim: DirtyClaim) -> list[str]:
+    return [f"{claim.token}:{file_id}" for file_id in claim.ids]
 
 
 def _text(value: bytes | str) -> str:

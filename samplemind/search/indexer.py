@@ -9,7 +9,9 @@ that appears or vanishes while it is indexed is looked at again after the commit
 it later marks it later, and that mark is drained after this commit.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -18,11 +20,18 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.connections.resources import Connections
+from samplemind.errors import TransientError
 from samplemind.models.search_document import SearchDocument
 from samplemind.models.search_usage import SearchUsage
 from samplemind.repositories.analyses import AnalysisRepository
 from samplemind.repositories.audio_files import AudioFileRepository, FileVersion
-from samplemind.search.dirty import claim_dirty, forget_dirty, mark_dirty
+from samplemind.search.dirty import (
+    DirtyClaim,
+    claim_dirty,
+    extend_dirty,
+    forget_dirty,
+    mark_dirty,
+)
 from samplemind.search.journal import join_writers, record_changes
 from samplemind.search.languages import TextConfiguration
 from samplemind.search.merge import merge_files, remove_files
@@ -30,7 +39,9 @@ from samplemind.search.quality import static_quality
 from samplemind.search.rows import INDEX_VERSION, IndexedFile, index_file, is_searchable
 
 CHUNK = 1000
-_LEASE = timedelta(seconds=60)
+# What a killed drain held is indexed by another one after this; a living drain extends it.
+_LEASE = timedelta(seconds=15)
+_EXTENSIONS_PER_LEASE = 3
 Progress = Callable[[int, int], None]
 
 # A file that comes and goes more often than this within a second is left to its next mark.
@@ -62,9 +73,34 @@ async def drain(connections: Connections, *, at_most: int = 100_000) -> IndexRep
         claim = await claim_dirty(connections.broker, limit=CHUNK, lease=_LEASE)
         if not claim.ids:
             break
-        report += await index_files(connections, claim.ids)
+        async with _keeping(connections, claim):
+            report += await index_files(connections, claim.ids)
         await forget_dirty(connections.broker, claim)
     return report
+
+
+@asynccontextmanager
+async def _keeping(connections: Connections, claim: DirtyClaim) -> AsyncIterator[None]:
+    """Extend a claim as long as the block lasts; give it back if that fails."""
+
+    async def extend() -> None:
+        while True:
+            await asyncio.sleep(_LEASE.total_seconds() / _EXTENSIONS_PER_LEASE)
+            # One that fails is made up for by the next, or the ids are indexed twice.
+            with suppress(TransientError):
+                await extend_dirty(connections.broker, claim, lease=_LEASE)
+
+    extending = asyncio.create_task(extend())
+    try:
+        yield
+    except TransientError:
+        with suppress(TransientError):
+            await extend_dirty(connections.broker, claim, lease=timedelta(0))
+        raise
+    finally:
+        extending.cancel()
+        with suppress(asyncio.CancelledError):
+            await extending
 
 
 async def index_files(

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from samplemind.audio.filename import read_name
 from samplemind.audio.hints import Kind
 from samplemind.audio.measure import Measurements, Sound, measure
 from samplemind.audio.outcome import Outcome
-from samplemind.batches import Analyzer, BatchPlan, ChunkReport, analyze_chunk, plan
+from samplemind.batches import Analyzer, BatchPlan, ChunkReport, analyze_chunk, plan, stalled
+from samplemind.batches.planning import PATIENCE
 from samplemind.connections.resources import Connections
 from samplemind.documents import AnalysisResult, AudioFile, BatchItem, ItemState
+from samplemind.documents.batch_item import WAITING
 from samplemind.errors import AudioReadError
+from samplemind.repositories.batch_items import BatchItemRepository, Chunk
 from samplemind.search.dirty import DIRTY_KEY
 
 VERSION = "1.0.0"
@@ -95,7 +98,20 @@ class Bench:
         return paths
 
     async def plan(self, paths: Sequence[Path], *, chunk_size: int = 8) -> BatchPlan:
+        """Store a batch, all of it handed out."""
+        batch = await self.plan_waiting(paths, chunk_size=chunk_size)
+        whole = Chunk(batch.batch_id, 0, batch.total)
+        await BatchItemRepository().hand_out(whole, 0, patience_s=PATIENCE.total_seconds())
+        return batch
+
+    async def plan_waiting(self, paths: Sequence[Path], *, chunk_size: int = 8) -> BatchPlan:
+        """Store a batch, nothing of it handed out."""
         return await plan(self.connections, paths, owner_id=self.owner_id, chunk_size=chunk_size)
+
+    async def rescue(self, now: datetime | None = None) -> list[tuple[UUID, int, int]]:
+        """Return the chunks, (batch, first, last), that a rescue publishes again."""
+        lost = [each.chunk for each in await stalled(self.connections, now)]
+        return [(chunk.batch_id, chunk.first, chunk.last) for chunk in lost]
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
@@ -146,7 +162,7 @@ class Bench:
         """Let time pass for every open item of a batch."""
         items = BatchItem.get_pymongo_collection()
         await items.update_many(
-            {"batch_id": batch_id, "due_at": {"$ne": None}},
+            {"batch_id": batch_id, "due_at": {"$lt": WAITING}},
             [{"$set": {"due_at": {"$subtract": ["$due_at", round(after.total_seconds() * 1000)]}}}],
         )
 

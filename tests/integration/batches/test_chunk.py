@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from samplemind.audio.embedding import BLOCK_SIZES
-from samplemind.batches import cancel, claim, failed_items, finish, progress, release, stalled
+from samplemind.batches import cancel, claim, failed_items, finish, progress, release
 from samplemind.documents import AnalysisResult, FileStatus
 from samplemind.errors import PoolTimeoutError, StoreUnavailableError
 from samplemind.repositories.batch_items import BatchItemRepository
@@ -257,7 +257,7 @@ async def test_a_claim_is_kept_while_one_file_takes_longer_than_it_lasts(
         ready = time.monotonic() + 2.5 * short_claims
         while "Loop 0" in path.name and time.monotonic() < ready:
             other = bench.run(claim(bench.connections, batch.batch_id, 0, 1, job_id="other"))
-            seen.append(len(other.items) + len(bench.run(stalled(bench.connections))))
+            seen.append(len(other.items) + len(bench.run(bench.rescue())))
 
     bench.before_analysis = take_long
     report = await bench.analyze(batch.batch_id, 0, 1)
@@ -299,7 +299,7 @@ async def test_a_chunk_leaves_nothing_behind_that_renews_its_claim(
             await bench.analyze(batch.batch_id, 0, 0)
 
     deadline = time.monotonic() + 10 * short_claims
-    while not await stalled(bench.connections):
+    while not await bench.rescue():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from samplemind.batches import finish, progress, recording, stalled
+from samplemind.batches import finish, progress, recording
 from samplemind.errors import StoreUnavailableError
 from samplemind.repositories.analyses import AnalysisRepository
 from samplemind.repositories.audio_files import AudioFileRepository
@@ -108,4 +108,4 @@ async def test_an_interruption_is_told_even_if_nothing_can_be_given_back(
         with pytest.raises(bench.interruption):
             await bench.analyze(batch.batch_id, 0, 1)
     await bench.expire(batch.batch_id)
-    assert await stalled(bench.connections) == [(batch.batch_id, 0, 1)]
+    assert await bench.rescue() == [(batch.batch_id, 0, 1)]

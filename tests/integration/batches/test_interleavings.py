@@ -25,20 +25,27 @@ from samplemind.batches import (
     cancel,
     claim,
     finish,
+    hand_out,
+    pause,
     plan,
     progress,
     record,
     release,
+    resume,
     retry_failed,
     stalled,
 )
 from samplemind.batches.outcomes import ItemOutcome
 from samplemind.connections.resources import Connections
-from samplemind.documents import BatchItem, ItemError, ItemState
+from samplemind.documents import BatchItem, BatchJob, ItemError, ItemState
+from samplemind.documents.batch_item import WAITING
 from samplemind.errors import ConflictError
+from samplemind.ids import new_id
 from samplemind.settings import Settings
 
 SIZE = 6
+CHUNK = 2
+WINDOW = 2
 JOBS = ("one", "two")
 
 
@@ -48,6 +55,7 @@ class ModelItem:
     token: object = None
     job: str | None = None
     expired: bool = False
+    waiting: bool = False
 
 
 class Loop:
@@ -77,9 +85,13 @@ class BatchMachine(RuleBasedStateMachine):
     @initialize()
     def submit(self) -> None:
         paths = [Path(f"/music/{number}.wav") for number in range(SIZE)]
-        self.batch = self.loop.run(plan(self.connections, paths, owner_id=None, chunk_size=SIZE))
-        self.items = [ModelItem() for _ in range(SIZE)]
+        self.owner = new_id()  # other tests' batches have other owners
+        self.batch = self.loop.run(
+            plan(self.connections, paths, owner_id=self.owner, chunk_size=CHUNK)
+        )
+        self.items = [ModelItem(waiting=True) for _ in range(SIZE)]
         self.state = "pending"
+        self.begun = False
 
     @rule(target=claims, job=st.sampled_from(JOBS), first=st.integers(0, SIZE - 1))
     def deliver(self, job: str, first: int) -> Any:
@@ -90,7 +102,7 @@ class BatchMachine(RuleBasedStateMachine):
             seq
             for seq, item in enumerate(self.items)
             if seq >= first
-            and self.state in ("pending", "running")
+            and self._may_begin()
             and (
                 item.state == "pending"
                 or (item.state == "claimed" and (item.expired or item.job == job))
@@ -100,8 +112,21 @@ class BatchMachine(RuleBasedStateMachine):
         for seq in free:
             self.items[seq] = ModelItem("claimed", taken.token, job)
         if self.state == "pending":
-            self.state = "running"
+            self.state, self.begun = "running", True
         return taken if taken.items else multiple()
+
+    @rule()
+    def feed(self) -> None:
+        """Whoever feeds hands out the first chunks that wait, up to the window."""
+        handed_out = self.loop.run(hand_out(self.connections, self.owner))
+        queued = sum(item.state == "pending" and not item.waiting for item in self.items)
+        room = WINDOW - -(-queued // CHUNK) if self._may_begin() else 0
+        numbers = sorted({seq // CHUNK for seq, item in enumerate(self.items) if item.waiting})
+        expected = numbers[: max(0, room)]
+        assert [each.chunk.first // CHUNK for each in handed_out] == expected
+        for seq, item in enumerate(self.items):
+            if item.waiting and seq // CHUNK in expected:
+                self.items[seq] = ModelItem()
 
     @rule(taken=claims, data=st.data())
     def store(self, taken: Claim, data: st.DataObject) -> None:
@@ -129,15 +154,17 @@ class BatchMachine(RuleBasedStateMachine):
     def let_time_pass(self) -> None:
         self.loop.run(self._expire())
         for item in self.items:
-            item.expired = item.state in ("pending", "claimed")
+            item.expired = item.state in ("pending", "claimed") and not item.waiting
 
     @rule()
     def rescue(self) -> None:
         handed_out = self.loop.run(stalled(self.connections))
         lost = [seq for seq, item in enumerate(self.items) if item.expired]
-        assert handed_out == ([(self.batch.batch_id, 0, SIZE - 1)] if lost else [])
+        paused = self.state == "paused"
+        numbers = [] if paused else sorted({seq // CHUNK for seq in lost})
+        assert [each.chunk.first // CHUNK for each in handed_out] == numbers
         for seq in lost:
-            self.items[seq] = ModelItem()
+            self.items[seq] = ModelItem(waiting=paused)
         if self._may_end():
             self.state = "finished"
 
@@ -148,11 +175,27 @@ class BatchMachine(RuleBasedStateMachine):
         if expected:
             self.state = "finished"
 
+    @rule()
+    def pause_all(self) -> None:
+        expected = self._may_begin()
+        assert self.loop.run(pause(self.connections, self.batch.batch_id)) == expected
+        self._take_back()
+        if expected:
+            self.state = "paused"
+
+    @rule()
+    def resume_all(self) -> None:
+        expected = self.state == "paused"
+        assert self.loop.run(resume(self.connections, self.batch.batch_id)) == expected
+        self._take_back()
+        if expected:
+            self.state = "running" if self.begun else "pending"
+
     @rule(sure=st.integers(0, 9))
     def cancel_all(self, sure: int) -> None:
         if sure:  # seldom, because little can happen afterwards
             return
-        expected = self.state in ("pending", "running")
+        expected = self.state in ("pending", "running", "paused")
         assert self.loop.run(cancel(self.connections, self.batch.batch_id)) == expected
         if expected:
             self.state = "cancelled"
@@ -163,16 +206,17 @@ class BatchMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(item.state == "failed" for item in self.items))
     @rule()
     def retry(self) -> None:
+        failed = [seq for seq, item in enumerate(self.items) if item.state == "failed"]
         try:
-            chunks = self.loop.run(retry_failed(self.connections, self.batch.batch_id))
+            opened = self.loop.run(retry_failed(self.connections, self.batch.batch_id))
         except ConflictError:
             assert self.state == "cancelled"
             return
-        assert chunks == [(0, SIZE - 1)]
-        self.state = "running"
-        for seq, item in enumerate(self.items):
-            if item.state == "failed":
-                self.items[seq] = ModelItem()
+        assert opened == len(failed)
+        self.state = "paused" if self.state == "paused" else "running"
+        for seq in failed:
+            self.items[seq] = ModelItem()
+        self._take_back()
 
     @invariant()
     def every_item_is_where_the_model_says(self) -> None:
@@ -190,17 +234,26 @@ class BatchMachine(RuleBasedStateMachine):
         if hasattr(self, "batch"):
             self.loop.run(self._forget())
 
+    def _may_begin(self) -> bool:
+        return self.state in ("pending", "running")
+
     def _may_end(self) -> bool:
         is_open = any(item.state in ("pending", "claimed") for item in self.items)
-        return self.state in ("pending", "running") and not is_open
+        return self.state in ("pending", "running", "paused") and not is_open
+
+    def _take_back(self) -> None:
+        for seq, item in enumerate(self.items):
+            if item.state == "pending":
+                self.items[seq] = ModelItem(waiting=True)
 
     async def _expire(self) -> None:
         await BatchItem.get_pymongo_collection().update_many(
-            {"batch_id": self.batch.batch_id, "due_at": {"$ne": None}},
+            {"batch_id": self.batch.batch_id, "due_at": {"$lt": WAITING}},
             [{"$set": {"due_at": {"$subtract": ["$$NOW", 60_000]}}}],
         )
 
     async def _forget(self) -> None:
+        await BatchJob.get_pymongo_collection().delete_one({"_id": self.batch.batch_id})
         await BatchItem.get_pymongo_collection().delete_many({"batch_id": self.batch.batch_id})
 
 

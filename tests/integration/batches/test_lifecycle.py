@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 
-from samplemind.batches import cancel, claim, failed_items, finish, progress, record, retry_failed
+from samplemind.batches import (
+    cancel,
+    claim,
+    failed_items,
+    finish,
+    hand_out,
+    pause,
+    progress,
+    record,
+    resume,
+    retry_failed,
+)
 from samplemind.batches.outcomes import ItemOutcome
 from samplemind.documents import BatchJob, BatchState, ItemState
 from samplemind.errors import ConflictError, NotFoundError
@@ -76,12 +87,13 @@ async def test_a_retry_opens_the_failed_items_and_the_batch_again(bench: Any) ->
     for place in (1, 9):
         paths[place].write_text("analyzed at last")
 
-    chunks = await retry_failed(bench.connections, batch.batch_id)
+    assert await retry_failed(bench.connections, batch.batch_id) == 2
 
-    assert chunks == [(0, 3), (8, 9)]
     assert (await progress(bench.connections, batch.batch_id)).state is BatchState.RUNNING
-    for first, last in chunks:
-        await bench.analyze(batch.batch_id, first, last)
+    chunks = [each.chunk for each in await hand_out(bench.connections, None)]
+    assert [(chunk.first, chunk.last) for chunk in chunks] == [(0, 3), (8, 9)]
+    for chunk in chunks:
+        await bench.analyze(batch.batch_id, chunk.first, chunk.last)
     assert await finish(bench.connections, batch.batch_id)
     assert await failed_items(bench.connections, batch.batch_id) == []
     assert await bench.states(batch.batch_id) == ["done"] * 10
@@ -91,7 +103,7 @@ async def test_a_retry_without_failures_leaves_the_batch_finished(bench: Any) ->
     batch = await bench.plan(bench.write("analyzed"))
     await bench.analyze(batch.batch_id, 0, 0)
     await finish(bench.connections, batch.batch_id)
-    assert await retry_failed(bench.connections, batch.batch_id) == []
+    assert await retry_failed(bench.connections, batch.batch_id) == 0
     assert (await progress(bench.connections, batch.batch_id)).state is BatchState.FINISHED
 
 
@@ -143,3 +155,81 @@ async def test_a_cancellation_during_a_retry_wins(
     assert job is not None
     assert job.counts is not None
     assert job.counts["cancelled"] == 2
+
+
+async def test_a_paused_batch_begins_nothing_and_goes_on_where_it_was(bench: Any) -> None:
+    batch = await bench.plan(bench.write(*["analyzed"] * 4), chunk_size=2)
+    await bench.analyze(batch.batch_id, 0, 1)
+
+    assert await pause(bench.connections, batch.batch_id)
+    assert not await pause(bench.connections, batch.batch_id)
+    assert (await bench.analyze(batch.batch_id, 2, 3)).claimed == 0
+    await bench.expire(batch.batch_id)
+    assert await bench.rescue() == []
+    assert await hand_out(bench.connections, None) == []
+    paused = await progress(bench.connections, batch.batch_id)
+    assert (paused.state, paused.pending, paused.eta) == (BatchState.PAUSED, 2, None)
+
+    assert await resume(bench.connections, batch.batch_id)
+    assert not await resume(bench.connections, batch.batch_id)
+    (again,) = await hand_out(bench.connections, None)
+    assert (again.chunk.first, again.chunk.last) == (2, 3)
+    await bench.analyze(batch.batch_id, 2, 3)
+    assert await finish(bench.connections, batch.batch_id)
+
+
+async def test_a_chunk_that_was_begun_before_a_pause_ends_and_may_end_the_batch(
+    bench: Any,
+) -> None:
+    batch = await bench.plan(bench.write("analyzed"))
+    bench.before_analysis = lambda _: bench.run(pause(bench.connections, batch.batch_id))
+
+    await bench.analyze(batch.batch_id, 0, 0)
+
+    assert await bench.states(batch.batch_id) == ["done"]
+    assert await finish(bench.connections, batch.batch_id)
+
+
+async def test_a_pause_is_no_part_of_a_batchs_time(bench: Any) -> None:
+    batch = await bench.plan(bench.write("analyzed", "analyzed"), chunk_size=1)
+    await bench.analyze(batch.batch_id, 0, 0)
+    await pause(bench.connections, batch.batch_id)
+    jobs = BatchJob.get_pymongo_collection()
+    for name in ("paused_at", "started_at"):
+        earlier = [{"$set": {name: {"$subtract": [f"${name}", 3_600_000]}}}]
+        await jobs.update_one({"_id": batch.batch_id}, earlier)
+
+    assert (await progress(bench.connections, batch.batch_id)).seconds < 60
+    await resume(bench.connections, batch.batch_id)
+    assert (await progress(bench.connections, batch.batch_id)).seconds < 60
+
+
+async def test_a_retry_of_a_paused_batch_leaves_it_paused(bench: Any) -> None:
+    batch = await bench.plan(bench.write("rejected:unreadable", "analyzed"), chunk_size=1)
+    await bench.analyze(batch.batch_id, 0, 0)
+    await pause(bench.connections, batch.batch_id)
+
+    assert await retry_failed(bench.connections, batch.batch_id) == 1
+
+    state = await progress(bench.connections, batch.batch_id)
+    assert (state.state, state.pending) == (BatchState.PAUSED, 2)
+
+
+async def test_a_retry_that_dies_before_it_opens_the_batch_is_completed_by_the_rescue(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await bench.plan(bench.write("rejected:unreadable"))
+    await bench.analyze(batch.batch_id, 0, 0)
+    await finish(bench.connections, batch.batch_id)
+
+    async def die(*_: Any) -> bool:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchJobRepository, "reopen", die)
+        with pytest.raises(asyncio.CancelledError):
+            await retry_failed(bench.connections, batch.batch_id)
+    await bench.expire(batch.batch_id)
+
+    assert await bench.rescue() == [(batch.batch_id, 0, 0)]
+    assert (await progress(bench.connections, batch.batch_id)).state is BatchState.RUNNING

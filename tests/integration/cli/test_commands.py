@@ -92,7 +92,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_shows_searches_and_addresses(platform: Platform) -> None:
-    assert "finished: 36 analysed, 0 unchanged, 0 failed of 36" in platform.demo
+    assert "finished: 36 done, 0 skipped, 0 failed of 36" in platform.demo
     assert "Snare" in platform.demo
     assert "Drum Loop 124bpm" in platform.demo
     assert "http://127.0.0.1:" in platform.demo

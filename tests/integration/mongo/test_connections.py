@@ -173,6 +173,7 @@ CASES: list[tuple[Exception, type[Exception]]] = [
     (WaitQueueTimeoutError("none free"), PoolTimeoutError),
     (WTimeoutError("late", 64), StoreUnavailableError),
     (OperationFailure("stepping down", 189), StoreUnavailableError),
+    (OperationFailure("no keys found yet", 211), StoreUnavailableError),
     (OperationFailure("unknown operator", 9), PermanentError),
     (OperationFailure("who are you", 18), PermanentError),
     (BulkWriteError({"writeErrors": [DUPLICATE], "writeConcernErrors": []}), ConflictError),

@@ -9,6 +9,7 @@ from samplemind.search.dirty import (
     DIRTY_KEY,
     DirtyClaim,
     claim_dirty,
+    extend_dirty,
     forget_dirty,
     index_lag,
     mark_dirty,
@@ -62,6 +63,23 @@ async def test_a_paused_drain_cannot_forget_what_another_has_taken(
     await forget_dirty(connections.broker, paused)
 
     assert (await claim_dirty(connections.broker, limit=10, lease=LEASE)).ids == paused.ids
+
+
+async def test_a_claim_is_kept_as_long_as_it_is_extended_and_given_back_at_will(
+    connections: Connections,
+) -> None:
+    ids = fresh_ids(2)
+    await mark_dirty(connections.broker, ids)
+    kept = await claim_dirty(connections.broker, limit=10, lease=NO_LEASE)
+    await extend_dirty(connections.broker, kept, lease=LEASE)
+    assert not (await claim_dirty(connections.broker, limit=10, lease=LEASE)).ids
+
+    await extend_dirty(connections.broker, kept, lease=NO_LEASE)
+    other = await claim_dirty(connections.broker, limit=10, lease=LEASE)
+    assert sorted(other.ids) == sorted(ids)
+
+    await extend_dirty(connections.broker, kept, lease=NO_LEASE)  # it has nothing any more
+    assert not (await claim_dirty(connections.broker, limit=10, lease=LEASE)).ids
 
 
 async def test_a_file_that_changes_while_it_is_indexed_is_indexed_again(
