@@ -112,6 +112,18 @@ def test_a_worker_is_given_longer_than_its_drain():
         assert int(service["stop_grace_period"].removesuffix("s")) >= 2 * drain_s, name
 
 
+@pytest.mark.parametrize("role", [role for role in ROLES.values() if role.queues])
+def test_a_worker_is_asked_for_its_own_health(role):
+    [service] = [each for each in _OURS.values() if each["command"][-1] == role.name]
+    (asked,) = re.findall(r"health-(\w+)@", str(service["healthcheck"]["test"]))
+    assert asked == role.name
+    assert "python -m worker.health" in str(service["healthcheck"]["test"])
+
+
+def test_two_beats_run():
+    assert _SERVICES["beat"]["deploy"]["replicas"] == 2
+
+
 @pytest.mark.parametrize("name", sorted(_SERVICES))
 def test_no_service_may_take_all_of_the_machine(name):
     limits = _SERVICES[name]["deploy"]["resources"]["limits"]
