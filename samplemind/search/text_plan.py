@@ -81,6 +81,38 @@ class TextPlan:
         """The plan in a word, for `--explain`."""
         return "walked" if self.main.walked else "gathered"
 
+    @property
+    def may_be_proven(self) -> bool:
+        """Whether the best are known to be the best without ranking all: ranks have a bound."""
+        return self.main.walked and all(part.is_word for part in self.ranked)
+
+    @property
+    def share_beyond(self) -> float:
+        """The greatest share of the ranks that a match beyond the first band may have.
+
+        Where the extras are whole, a match of an OR that is not among them has one side alone.
+        """
+        known = self.extras and not any(extra.walked for extra in self.extras)
+        return 1 / len(self.ranked) if known else 1.0
+
+    def form(self) -> tuple["TextPlan", dict[str, str]]:
+        """Return the plan with names in place of its queries, and the queries by these names.
+
+        Plans of one form have one statement, which need not be made again.
+        """
+        names: dict[str, str] = {}
+
+        def name(query: str) -> str:
+            return names.setdefault(query, f"query_{len(names)}")
+
+        form = TextPlan(
+            tuple(replace(part, query=name(part.query)) for part in self.ranked),
+            replace(self.main, query=name(self.main.query)),
+            tuple(replace(extra, query=name(extra.query)) for extra in self.extras),
+            0.0,
+        )
+        return form, {name: query for query, name in names.items()}
+
     def gathered(self) -> "TextPlan":
         """Return the plan that looks at every match: right at any estimate, slow for many."""
         return replace(self, main=Source(self.main.query, walked=False), extras=())
