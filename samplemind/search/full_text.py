@@ -46,9 +46,6 @@ from samplemind.settings import SearchSettings
 MAX_QUERY_LENGTH = 500
 MAX_WORDS = 32
 
-# How many of the best in quality are ranked first, where that may already prove the best.
-_PROVING_BAND = 250
-
 _READ = text(f"""
 WITH asked AS (
     SELECT websearch_to_tsquery(CAST(c AS regconfig), :words) AS query,
@@ -345,9 +342,9 @@ class FullTextSearch:
         cursor = page.cursor
         plan = _plan_for(read.plan, cursor)
         if cursor == Cursor() and plan.may_be_proven and self._is_first_page(page):
-            first = replace(self._bounds, band=_PROVING_BAND)
+            first = replace(self._bounds, band=self._bounds.prove)
             rows = await self._rows(session, plan, filters, page, first)
-            if rows[0].main_count == _PROVING_BAND and _are_best(rows, page, plan):
+            if rows[0].main_count == first.band and _are_best(rows, page, plan):
                 end = Place(rows[0].main_quality, rows[0].main_id)
                 return _Band(rows, _ended(plan, cursor, rows[0], end))
         rows = await self._rows(session, plan, filters, page, self._bounds)
@@ -369,7 +366,7 @@ class FullTextSearch:
     def _is_first_page(self, page: Page) -> bool:
         # Of more, the last would hardly be better than all that were not ranked.
         wanted = page.offset + page.limit
-        return 2 * wanted <= _PROVING_BAND < self._bounds.band
+        return 2 * wanted <= self._bounds.prove < self._bounds.band
 
     async def _rows(
         self,

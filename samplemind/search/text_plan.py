@@ -24,6 +24,9 @@ from samplemind.search.tsquery import (
     wanted_part,
 )
 
+# Matches of several words may be half as many as they are estimated.
+_DOUBT = 2
+
 
 @dataclass(frozen=True, slots=True)
 class TextBounds:
@@ -32,12 +35,14 @@ class TextBounds:
     Attributes:
         rank_up_to: matches up to which all are gathered and ranked.
         band: matches that are ranked together where not all are.
+        prove: matches that are ranked before these, where that may already prove the best.
         least: matches that are enough, where no more are met.
         walk: files that are walked for these at most; a word of fewer files is gathered instead.
     """
 
     rank_up_to: int = 6000
     band: int = 1000
+    prove: int = 250
     least: int = 200
     walk: int = 30_000
 
@@ -138,7 +143,9 @@ def plan_text(
 
     def source(part: Node) -> Source:
         matches = share * estimate(part, documents, files)
-        reached = matches * bounds.walk >= bounds.least * files
+        # A walk that meets too few was for nothing, and words together are only guessed at.
+        least = bounds.least if isinstance(part, Term) else _DOUBT * bounds.least
+        reached = matches * bounds.walk >= least * files
         return Source(render(part), walked=matches > bounds.rank_up_to and reached)
 
     main = source(node)
