@@ -211,9 +211,8 @@ class SearchSettings(_Group):
         TextConfiguration.ENGLISH,
         description="text search configuration of words whose file names no language",
     )
-    count_up_to: int = Field(1000, ge=1, description="matches counted exactly; then: more than")
     rank_up_to: int = Field(
-        6000, ge=100, description="estimated matches up to which all are ranked"
+        6000, ge=100, description="estimated matches up to which all are ranked and counted"
     )
     hnsw_m: int = Field(16, ge=2, le=100, description="links of a vector in the HNSW graph")
     hnsw_ef_construction: int = Field(

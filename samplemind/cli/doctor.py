@@ -12,10 +12,14 @@ import click
 from pydantic import SecretStr
 
 from samplemind.cli.output import console, json_option, print_json
+from samplemind.cli.session import with_connections
+from samplemind.connections.resources import Connections
 from samplemind.embedded.checks import Finding, Verdict, examine
 from samplemind.embedded.home import StackHome
 from samplemind.embedded.probes import address_of
 from samplemind.endpoints import Store, read_endpoints
+from samplemind.errors import StackNotRunningError, TransientError
+from samplemind.search.configuration import MEND, index_configuration, outdated_words
 from samplemind.secret_files import SUFFIX
 from samplemind.settings import Settings, load_settings, variable_names
 
@@ -52,7 +56,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     settings = load_settings()
     StackHome(settings.home).require_access()
-    findings = examine(settings)
+    findings = [*examine(settings), *_examine_index(settings)]
     effective = list(effective_settings(settings, read_endpoints(settings.home)))
     sound = all(finding.verdict is not Verdict.FAIL for finding in findings)
     if as_json:
@@ -96,6 +100,23 @@ def _source(name: str, given: set[str]) -> Source:
     if name in given:
         return Source.ENVIRONMENT
     return Source.FILE if f"{name}{SUFFIX}" in given else Source.DEFAULT
+
+
+def _examine_index(settings: Settings) -> Iterator[Finding]:
+    async def work(connections: Connections) -> str | None:
+        async with connections.postgres.session() as session:
+            return await index_configuration(session)
+
+    try:
+        indexed_in = with_connections(work)
+    except (StackNotRunningError, TransientError):
+        # PostgreSQL's own line has told it.
+        return
+    warning = outdated_words(indexed_in, settings.search.text_configuration)
+    if warning is not None:
+        yield Finding("index", Verdict.WARN, warning, f"run `{MEND}`")
+    elif indexed_in is not None:
+        yield Finding("index", Verdict.OK, f"its words are in {indexed_in}, as queries are")
 
 
 def _values(settings: Settings) -> dict[str, object]:

@@ -8,6 +8,7 @@ from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.progress import progress_bar
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
+from samplemind.search.configuration import outdated_words
 from samplemind.search.fold import fold_vectors
 from samplemind.search.indexer import drain
 from samplemind.search.optimizer import SearchOptimizer, SearchStats
@@ -37,6 +38,9 @@ def status(as_json: bool) -> None:
             **dataclasses.asdict(stats.lag),
             **dataclasses.asdict(drift),
             **freshness,
+            "warning": outdated_words(
+                stats.freshness.text_configuration, connections.settings.search.text_configuration
+            ),
         }
 
     _print(with_connections(work), as_json)
@@ -156,7 +160,10 @@ def _print(found: dict[str, object], as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
+        warning = found.pop("warning", None)
         console.print("  ".join(f"{name} [bold]{value}[/bold]" for name, value in found.items()))
+        if warning is not None:
+            console.print(f"Warning: {warning}", style="yellow", markup=False)
 
 
 def _print_stats(found: SearchStats) -> None:

@@ -40,8 +40,8 @@ _SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("listen_addresses", LOOPBACK, "nobody else's business"),
     ("unix_socket_directories", "", "a socket's path may not exceed 107 bytes, a home's may"),
     ("max_connections", "200", "a service's pool of 60, workers' pools, room for operators"),
-    ("shared_buffers", "256MB", "the hot part of an index of some 100,000 files"),
-    ("effective_cache_size", "1GB", "what the kernel may cache besides; guides the planner"),
+    ("shared_buffers", "1GB", "the vectors' graph of some 1,000,000 files; taken as it fills"),
+    ("effective_cache_size", "2GB", "what the kernel may cache besides; guides the planner"),
     ("work_mem", "16MB", "sorts and hashes of ranked searches stay in memory"),
     ("maintenance_work_mem", "256MB", "an HNSW graph is built several times faster in memory"),
     # POSIX shared memory is /dev/shm, which containers often limit to 64 MB: parallel index

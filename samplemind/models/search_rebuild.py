@@ -22,6 +22,8 @@ class SearchRebuild(Base):
     id: Mapped[PrimaryKey]
     phase: Mapped[str] = mapped_column(Text)
     files: Mapped[Count]
+    # Of words whose file names no language; none: of a rebuild from before it was noted.
+    text_configuration: Mapped[str | None] = mapped_column(Text)
     started_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
     failed_at: Mapped[datetime | None]

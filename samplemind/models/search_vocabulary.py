@@ -4,7 +4,7 @@ All three tables are derived from the index by `samplemind.search.statistics` an
 they guide plans, corrections and suggestions, and never decide what is found.
 """
 
-from sqlalchemy import Index, Text
+from sqlalchemy import Index, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -27,6 +27,8 @@ class SearchWord(Base):
 
     word: Mapped[str] = mapped_column(Text, primary_key=True)
     documents: Mapped[int]
+    # Of these, the files that belong to nobody, so that everybody may see them.
+    shared: Mapped[int] = mapped_column(server_default=text("0"))
 
     __table_args__ = (
         # `fuzzy`: words that share trigrams with a misspelt one.
@@ -41,13 +43,16 @@ class SearchWord(Base):
             "ix_search_words_word_prefix",
             "word",
             postgresql_ops={"word": "text_pattern_ops"},
-            postgresql_include=["documents"],
+            postgresql_include=["documents", "shared"],
         ),
     )
 
 
 class SearchPrefix(Base):
-    """The ten most common words that begin with one to five letters, the most common first."""
+    """Words that begin with one to five letters, the most common first.
+
+    The ten most common of all files, and the ten most common of those that everybody may see.
+    """
 
     __tablename__ = "search_prefixes"
 

@@ -6,6 +6,7 @@ answer says so; each facet has a bounded number of values.
 
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -31,6 +32,7 @@ from samplemind.search.text_query import matches_statement
 
 FACET_VALUES = 20
 FACETS_UP_TO = 5000  # matches counted
+_KEPT_STATEMENTS = 64
 _TEMPO_STEP = 10  # beats a minute
 
 
@@ -56,12 +58,13 @@ async def count_facets(
     """Count the facets of a plan's matches; the transaction's limits are the caller's to set."""
     started = time.perf_counter()
     bounds = replace(bounds, band=FACETS_UP_TO)
-    rows = (await session.execute(_statement(plan, filters, bounds))).all()
+    form, queries = plan.form()
+    rows = (await session.execute(_statement(form, filters, bounds), queries)).all()
     walked = plan.main.walked
     if walked and rows[0].matches < bounds.least and files > bounds.walk:
         # The estimate was wrong: too few of the best files match.
         walked = False
-        rows = (await session.execute(_statement(plan.gathered(), filters, bounds))).all()
+        rows = (await session.execute(_statement(form.gathered(), filters, bounds), queries)).all()
     counted = rows[0].matches
     counts: dict[str, dict[str, int]] = {}
     for row in rows[1:]:
@@ -70,6 +73,7 @@ async def count_facets(
     return Facets(milliseconds_since(started), counted, is_exact, counts)
 
 
+@lru_cache(maxsize=_KEPT_STATEMENTS)
 def _statement(plan: TextPlan, filters: Filters, bounds: TextBounds) -> CompoundSelect[Any]:
     matches = matches_statement(plan.main, plan, filters, bounds, Cursor()).cte("matches")
     found = (

@@ -25,7 +25,7 @@ from samplemind.search.filters import Filters
 from samplemind.search.fuzzy import correct
 from samplemind.search.highlight import Highlighter, Names
 from samplemind.search.languages import TextConfiguration
-from samplemind.search.query_limits import limit_queries
+from samplemind.search.query_limits import LIMITING, note_limits
 from samplemind.search.results import Results, check_page, milliseconds_since, to_hit
 from samplemind.search.selectivity import share_of_library
 from samplemind.search.suggest import Suggestion, suggest
@@ -35,6 +35,7 @@ from samplemind.search.text_plan import TextBounds, TextPlan, plan_text
 from samplemind.search.text_query import (
     NOWHERE,
     QUALITY_FLOOR,
+    TITLE_RANK,
     TO_THE_END,
     Page,
     page_statement,
@@ -45,7 +46,7 @@ from samplemind.settings import SearchSettings
 MAX_QUERY_LENGTH = 500
 MAX_WORDS = 32
 
-_READ = text("""
+_READ = text(f"""
 WITH asked AS (
     SELECT websearch_to_tsquery(CAST(c AS regconfig), :words) AS query,
            tsvector_to_array(to_tsvector(CAST(c AS regconfig), :words)) AS lexemes
@@ -54,8 +55,9 @@ WITH asked AS (
 SELECT (SELECT array_agg(DISTINCT CAST(query AS text)) FROM asked) AS queries,
        (SELECT json_object_agg(lexeme, documents) FROM search_lexemes
         WHERE lexeme IN (SELECT unnest(lexemes) FROM asked)) AS documents,
-       (SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = 'search_texts'::regclass) AS files
-""")
+       (SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = 'search_texts'::regclass) AS files,
+       {LIMITING} AS limits
+""")  # noqa: S608 - a constant's value
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,19 @@ class _Read:
     node: Node
     plan: TextPlan
     files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The best matches of a query, for further ranking.
+
+    Attributes:
+        ranked: (id, score), best first.
+        lexemes: what a match may have, for `FullTextSearch.mark`.
+    """
+
+    ranked: tuple[tuple[UUID, float], ...]
+    lexemes: frozenset[str]
 
 
 class FullTextSearch:
@@ -123,9 +138,8 @@ class FullTextSearch:
         read = await self._read(session, words, configurations, filters)
         page = await self._page(session, read, filters, Page(limit, offset, start))
         marks = [""] * len(page.rows)
-        if highlights and page.rows:
-            names = [_names(row) for row in page.rows]
-            marks = await self._highlighter.highlight(session, names, page.lexemes, configurations)
+        if highlights:
+            marks = await self.mark(session, page.rows, page.lexemes, languages)
         hits = tuple(
             to_hit(row, score=row.score, highlight=mark, explanation=_parts(row, explain))
             for row, mark in zip(page.rows, marks, strict=True)
@@ -137,6 +151,42 @@ class FullTextSearch:
             hits,
             encode(page.next, search) if page.next is not None else None,
         )
+
+    async def best_matches(
+        self,
+        session: AsyncSession,
+        query: str,
+        *,
+        filters: Filters,
+        limit: int,
+        languages: Collection[TextConfiguration] = (),
+    ) -> Matches:
+        """Return what `search_audio_files` would rank first, without reading what it would show.
+
+        Raises:
+            InvalidInputError: no word to search for, too many, or a limit out of range.
+            TransientError: the time limit ended the query.
+        """
+        check_page(limit)
+        words = checked_words(query)
+        read = await self._read(session, words, self._configurations(languages), filters)
+        page = Page(limit, 0, Cursor(), documents=False)
+        found = await self._page(session, read, filters, page)
+        return Matches(tuple((row.file_id, row.score) for row in found.rows), found.lexemes)
+
+    async def mark(
+        self,
+        session: AsyncSession,
+        rows: Sequence[Row[Any]],
+        lexemes: Collection[str],
+        languages: Collection[TextConfiguration] = (),
+    ) -> list[str]:
+        """Return the highlight of each row of `HIT_COLUMNS`: HTML, with its matches in <b>."""
+        if not rows:
+            return []
+        names = [_names(row) for row in rows]
+        configurations = self._configurations(languages)
+        return await self._highlighter.highlight(session, names, lexemes, configurations)
 
     async def fuzzy_search(
         self,
@@ -151,8 +201,11 @@ class FullTextSearch:
     ) -> Results:
         """Return what `search_audio_files` returns for the query with its misspelt words corrected.
 
-        A word that no file has is replaced by the most likely one that files have; `did_you_mean`
-        tells the corrected query. Words behind a minus and within quotes are corrected too.
+        A word that no file has is replaced by the most likely one that files have. A rare word
+        that files do have is searched as it stands, though a far commoner one is a letter away,
+        as long as that finds anything. `did_you_mean` is the query with all of these replaced, and
+        `searched` the one whose results these are. Words behind a minus and within quotes are
+        corrected too.
 
         Raises:
             InvalidInputError: no word to search for, too many, or a limit out of range.
@@ -161,18 +214,24 @@ class FullTextSearch:
         started = time.perf_counter()
         checked_words(query)
         filters = _of_owner(filters or Filters(), owner)
-        await limit_queries(session, timeout_ms=self._settings.statement_timeout_ms)
-        corrected = await correct(session, query, filters, self._settings.text_configuration)
-        results = await self.search_audio_files(
-            session,
-            corrected or query,
-            filters=filters,
-            limit=limit,
-            offset=offset,
-            highlights=highlights,
-        )
+
+        async def search(words: str) -> Results:
+            return await self.search_audio_files(
+                session, words, filters=filters, limit=limit, offset=offset, highlights=highlights
+            )
+
+        correction = await correct(session, query, filters, self._settings)
+        searched = correction.needed or query
+        results = await search(searched)
+        if not results.total and correction.likely not in (None, searched):
+            searched = correction.likely
+            results = await search(searched)
         return replace(
-            results, took_ms=milliseconds_since(started), did_you_mean=corrected, next_cursor=None
+            results,
+            took_ms=milliseconds_since(started),
+            did_you_mean=correction.likely,
+            searched=searched,
+            next_cursor=None,
         )
 
     async def autocomplete(
@@ -189,7 +248,13 @@ class FullTextSearch:
         Raises:
             InvalidInputError: nothing to complete, or a limit out of range.
         """
-        return await suggest(session, prefix, _of_owner(filters or Filters(), owner), limit=limit)
+        return await suggest(
+            session,
+            prefix,
+            _of_owner(filters or Filters(), owner),
+            settings=self._settings,
+            limit=limit,
+        )
 
     async def facets(
         self,
@@ -229,9 +294,14 @@ class FullTextSearch:
     async def _read(
         self, session: AsyncSession, words: str, configurations: Sequence[str], filters: Filters
     ) -> _Read:
-        await limit_queries(session, timeout_ms=self._settings.statement_timeout_ms)
-        parameters = {"words": words, "configurations": list(configurations)}
+        timeout_ms = self._settings.statement_timeout_ms
+        parameters = {
+            "words": words,
+            "configurations": list(configurations),
+            "timeout_ms": str(timeout_ms),
+        }
         row = (await session.execute(_READ, parameters)).one()
+        note_limits(session, timeout_ms=timeout_ms)
         nodes = tuple(node for query in row.queries if (node := parse(query)) is not None)
         if not nodes or not all(map(wants_something, nodes)):
             message = "the query has no word to search for: name one that files must have"
@@ -248,7 +318,7 @@ class FullTextSearch:
         cursor, offset = page.cursor, page.offset
         while True:
             # One more than is wanted tells whether anything follows.
-            wanted = Page(page.limit - len(found.rows) + 1, offset, cursor)
+            wanted = Page(page.limit - len(found.rows) + 1, offset, cursor, page.documents)
             band = await self._band(session, read, filters, wanted)
             found.total += band.found
             found.is_whole = band.is_whole and cursor.above is None
@@ -271,8 +341,13 @@ class FullTextSearch:
     ) -> "_Band":
         cursor = page.cursor
         plan = _plan_for(read.plan, cursor)
-        statement = page_statement(plan, filters, page, self._bounds)
-        rows = (await session.execute(statement)).all()
+        if cursor == Cursor() and plan.may_be_proven and self._is_first_page(page):
+            first = replace(self._bounds, band=self._bounds.prove)
+            rows = await self._rows(session, plan, filters, page, first)
+            if rows[0].main_count == first.band and _are_best(rows, page, plan):
+                end = Place(rows[0].main_quality, rows[0].main_id)
+                return _Band(rows, _ended(plan, cursor, rows[0], end))
+        rows = await self._rows(session, plan, filters, page, self._bounds)
         if not plan.main.walked:
             end = cursor.below or TO_THE_END
             return _Band(rows, _ended(plan, cursor, rows[0], end))
@@ -285,8 +360,25 @@ class FullTextSearch:
             if cursor.above is None
             else read.plan.continued(walked=False, extras=len(cursor.extras))
         )
-        rows = (await session.execute(page_statement(plan, filters, page, self._bounds))).all()
+        rows = await self._rows(session, plan, filters, page, self._bounds)
         return _Band(rows, _ended(plan, cursor, rows[0], TO_THE_END))
+
+    def _is_first_page(self, page: Page) -> bool:
+        # Of more, the last would hardly be better than all that were not ranked.
+        wanted = page.offset + page.limit
+        return 2 * wanted <= self._bounds.prove < self._bounds.band
+
+    async def _rows(
+        self,
+        session: AsyncSession,
+        plan: TextPlan,
+        filters: Filters,
+        page: Page,
+        bounds: TextBounds,
+    ) -> Sequence[Row[Any]]:
+        statement, parameters = page_statement(plan, filters, page, bounds)
+        rows: Sequence[Row[Any]] = (await session.execute(statement, parameters)).all()
+        return rows
 
 
 @dataclass(slots=True)
@@ -339,6 +431,15 @@ def _plan_for(plan: TextPlan, cursor: Cursor) -> TextPlan:
         return plan if plan.main.walked else plan.gathered()
     walked = cursor.above is not None and cursor.below is None
     return plan.continued(walked=walked, extras=len(cursor.extras))
+
+
+def _are_best(rows: Sequence[Row[Any]], page: Page, plan: TextPlan) -> bool:
+    """Return whether the page is full of files that none beyond the band can be better than."""
+    if len(rows) < page.limit:
+        return False
+    # None of them is better in quality than the band's last.
+    factor = QUALITY_FLOOR + (1 - QUALITY_FLOOR) * float(rows[0].main_quality)
+    return bool(rows[-1].score >= plan.share_beyond * TITLE_RANK * factor)
 
 
 def _ended(plan: TextPlan, cursor: Cursor, facts: Row[Any], below: Place) -> Cursor:

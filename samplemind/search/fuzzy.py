@@ -4,22 +4,25 @@ A word that no file has is replaced by the likeliest that files have: of the wor
 away, the one that is common and whose error is usual; failing these, of the words that share
 trigrams with it, the nearest. Titles are never compared: they share too many trigrams.
 
-Invariant: a word that finds something is never changed, however rare it is, and nobody is told a
-word that only other people's private files have.
+Invariant: a word that finds something is never changed in what is searched, however rare it is: a
+far commoner one is only suggested, or searched where the whole query finds nothing. Nobody is told
+a word that only other people's private files have, nor spared a correction by one.
 """
 
 import math
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.search.filters import Filters
+from samplemind.search.query_limits import LIMITING, note_limits
 from samplemind.search.text import split_query
 from samplemind.search.vocabulary import CountedWord, fold, visible_words
+from samplemind.settings import SearchSettings
 
 _LEAST_LENGTH = 3  # a word of two letters is a letter away from too many
 _MOST_LENGTH = 40
@@ -27,19 +30,20 @@ _MOST_WORDS = 8  # corrected in one query
 _WORD = re.compile(r"[^\s\"\-][^\s\"]*")
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
-_UNKNOWN = text("""
-SELECT asked.word
-FROM unnest(CAST(:words AS text[])) AS asked (word)
-WHERE NOT EXISTS (SELECT FROM search_words AS known WHERE known.word = asked.word)
-  AND NOT EXISTS (
-      SELECT FROM search_texts
-      WHERE words @@ plainto_tsquery(CAST(:configuration AS regconfig), asked.word))
-""")
+# A word that came after the vocabulary was counted finds something all the same.
+_ASKED = text(f"""
+SELECT asked.word, known.documents, known.shared,
+       known.word IS NULL AND EXISTS (
+           SELECT FROM search_texts
+           WHERE words @@ plainto_tsquery(CAST(:configuration AS regconfig), asked.word)) AS is_new,
+       {LIMITING} AS limits
+FROM unnest(CAST(:words AS text[])) AS asked (word) LEFT JOIN search_words AS known USING (word)
+""")  # noqa: S608 - a constant's value
 _KNOWN = text("""
-SELECT word, documents FROM search_words WHERE word = ANY(CAST(:words AS text[]))
+SELECT word, documents, shared FROM search_words WHERE word = ANY(CAST(:words AS text[]))
 """)
 _SIMILAR = text("""
-SELECT word, documents FROM search_words WHERE word % :word
+SELECT word, documents, shared FROM search_words WHERE word % :word
 ORDER BY similarity(word, :word) DESC, documents DESC LIMIT 50
 """)
 
@@ -52,6 +56,9 @@ _OTHER = 3.0
 _FIRST_LETTER = 1.0
 _WEIGHT_OF_COUNT = 0.5  # of the logarithm of how many files have the word
 _SECOND_ERROR = 4.0
+# A word of at most so many files may be a typing error of one that so many times as many have.
+_RARE = 100
+_FAR_COMMONER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,66 +67,122 @@ class _Candidate:
     cost: float
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A query with words replaced; none where nothing was.
+
+    Attributes:
+        needed: only those replaced that find nothing.
+        likely: also rare words that are a usual typing error away from far commoner ones.
+    """
+
+    needed: str | None = None
+    likely: str | None = None
+
+
 async def correct(
-    session: AsyncSession, query: str, filters: Filters, configuration: str
-) -> str | None:
-    """Return the query with its unknown words corrected, or none where there is nothing to mend."""
+    session: AsyncSession, query: str, filters: Filters, settings: SearchSettings
+) -> Correction:
+    """Return the query with its misspelt words corrected, as the filters' viewer may be told."""
     split = split_query(query).strip()
     asked = list(dict.fromkeys(fold(word) for word in _words(split)))[:_MOST_WORDS]
     if not asked:
-        return None
-    parameters = {"words": asked, "configuration": configuration}
-    unknown = list(await session.scalars(_UNKNOWN, parameters))
-    corrections = await _corrections(session, unknown, filters)
+        return Correction()
+    vocabulary = _Vocabulary(session, filters, settings.text_configuration)
+    counts = await vocabulary.count_asked(asked, settings.statement_timeout_ms)
+    suspected = [word for word in asked if counts.get(word, 0) <= _RARE]
+    likely = await _corrections(vocabulary, suspected, counts)
+    needed = {word: better for word, better in likely.items() if word not in counts}
+    return Correction(_replaced(split, needed), _replaced(split, likely))
+
+
+def _replaced(split: str, corrections: Mapping[str, str]) -> str | None:
     if not corrections:
         return None
     return _WORD.sub(lambda match: corrections.get(fold(match[0]), match[0]), split)
 
 
 async def _corrections(
-    session: AsyncSession, unknown: Sequence[str], filters: Filters
+    vocabulary: "_Vocabulary", words: Sequence[str], counts: Mapping[str, int]
 ) -> dict[str, str]:
-    near = {word: list(one_error_away(word)) for word in unknown}
-    wanted = sorted({candidate.word for found in near.values() for candidate in found})
-    counts = await _counts(session, wanted, filters)
+    """Return the better word for each that has one; `counts` are of those that find something."""
+    near = {word: list(one_error_away(word)) for word in words}
+    known = await vocabulary.count({each.word for found in near.values() for each in found})
     corrections: dict[str, str] = {}
     for word, candidates in near.items():
-        best = _likeliest(candidates, counts)
-        if best is None:
-            best = _likeliest(*await _two_errors_away(session, word, filters))
+        if word in counts:
+            least = _FAR_COMMONER * counts[word]
+            candidates = [
+                each
+                for each in candidates
+                if each.cost <= _NEIGHBOUR and known.get(each.word, 0) >= least
+            ]
+        best = _likeliest(candidates, known)
+        if best is None and word not in counts:
+            best = _likeliest(*await _two_errors_away(vocabulary, word))
         if best is not None:
             corrections[word] = best
     return corrections
 
 
-async def _counts(session: AsyncSession, words: Sequence[str], filters: Filters) -> dict[str, int]:
-    if not words:
-        return {}
-    rows = await session.execute(_KNOWN, {"words": list(words)})
-    found = [CountedWord(row.word, row.documents) for row in rows]
-    return {word.text: word.documents for word in await visible_words(session, found, filters)}
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """The words that the viewer may be told, by the files that have them."""
+
+    session: AsyncSession
+    filters: Filters
+    configuration: str
+
+    async def count_asked(self, words: Sequence[str], timeout_ms: int) -> dict[str, int]:
+        """Return how many files have each word of a query that finds something.
+
+        It also sets the limits of the queries that follow.
+        """
+        parameters = {
+            "words": words,
+            "configuration": self.configuration,
+            "timeout_ms": str(timeout_ms),
+        }
+        rows = (await self.session.execute(_ASKED, parameters)).all()
+        note_limits(self.session, timeout_ms=timeout_ms)
+        return await self._told(
+            CountedWord(row.word, row.documents or 1, row.shared or 0)
+            for row in rows
+            if row.documents is not None or row.is_new
+        )
+
+    async def count(self, words: Collection[str]) -> dict[str, int]:
+        """Return how many files have each of those that are known."""
+        if not words:
+            return {}
+        rows = await self.session.execute(_KNOWN, {"words": sorted(words)})
+        return await self._told(CountedWord(*row) for row in rows)
+
+    async def similar(self, word: str) -> dict[str, int]:
+        """Return the words that share most trigrams, and how many files have each."""
+        most = _most_errors(word)
+        rows = await self.session.execute(_SIMILAR, {"word": word})
+        near = [CountedWord(*row) for row in rows if distance(word, row.word) <= most]
+        return await self._told(near)
+
+    async def _told(self, words: Iterable[CountedWord]) -> dict[str, int]:
+        told = await visible_words(self.session, list(words), self.filters, self.configuration)
+        return {word.text: word.documents for word in told}
+
+
+def _most_errors(word: str) -> int:
+    return 2 if len(word) < 9 else 3
 
 
 async def _two_errors_away(
-    session: AsyncSession, word: str, filters: Filters
+    vocabulary: _Vocabulary, word: str
 ) -> tuple[list[_Candidate], dict[str, int]]:
-    rows = (await session.execute(_SIMILAR, {"word": word})).all()
-    most = 2 if len(word) < 9 else 3
-    near = [
-        (CountedWord(row.word, row.documents), errors)
-        for row in rows
-        if (errors := distance(word, row.word)) <= most
-    ]
-    visible = set(await visible_words(session, [counted for counted, _ in near], filters))
-    candidates = [
-        _Candidate(counted.text, errors * _SECOND_ERROR)
-        for counted, errors in near
-        if counted in visible
-    ]
-    return candidates, {counted.text: counted.documents for counted in visible}
+    counts = await vocabulary.similar(word)
+    near = [_Candidate(other, distance(word, other) * _SECOND_ERROR) for other in counts]
+    return near, counts
 
 
-def _likeliest(candidates: Sequence[_Candidate], counts: dict[str, int]) -> str | None:
+def _likeliest(candidates: Sequence[_Candidate], counts: Mapping[str, int]) -> str | None:
     def likelihood(candidate: _Candidate) -> tuple[float, str]:
         count = _WEIGHT_OF_COUNT * math.log(counts[candidate.word])
         return (count - candidate.cost, candidate.word)

@@ -6,11 +6,11 @@ over the first candidates of each ranking, and nothing beyond them.
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Result, Row, Uuid, any_, bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
@@ -22,7 +22,6 @@ from samplemind.search.languages import TextConfiguration
 from samplemind.search.results import (
     HIT_COLUMNS,
     MAX_LIMIT,
-    Hit,
     Results,
     check_page,
     milliseconds_since,
@@ -34,6 +33,9 @@ from samplemind.settings import SearchSettings
 
 CANDIDATES = 100  # of each ranking, at least; beyond, a file's place hardly changes its score
 _DECIMALS = 6
+_DOCUMENTS = select(*HIT_COLUMNS).where(
+    SearchDocument.file_id == any_(bindparam("file_ids", type_=ARRAY(Uuid)))
+)
 
 
 class HybridSearch:
@@ -87,44 +89,41 @@ class HybridSearch:
         started = time.perf_counter()
         whose = filters or Filters()
         take = min(max(CANDIDATES, 2 * limit), MAX_LIMIT)
-        matches = await self._full_text.search_audio_files(
-            session, query, filters=whose, limit=take, languages=languages, highlights=False
+        matches = await self._full_text.best_matches(
+            session, query, filters=whose, limit=take, languages=languages
         )
         near = await self._vector.neighbours(session, sound, filters=whose, limit=take)
         made_from = set(sound.made_from)
-        hits = {hit.id: hit for hit in matches.results if hit.id not in made_from}
         rankings = {
-            "text": [Ranked(hit.id, hit.score) for hit in hits.values()],
+            "text": [Ranked(*match) for match in matches.ranked if match[0] not in made_from],
             "sound": [Ranked(one.file_id, one.similarity) for one in near],
         }
         fused = fuse(rankings, fusion=fusion, weights=weights)
-        shown = await self._hits(session, fused[:limit], hits, explain=explain)
-        # Whatever both rankings left out is not counted.
-        whole = len(matches.results) < take and len(near) < take
-        return Results(milliseconds_since(started), len(fused), whole, tuple(shown))
-
-    async def _hits(
-        self,
-        session: AsyncSession,
-        fused: list[Fused],
-        known: Mapping[UUID, Hit],
-        *,
-        explain: bool,
-    ) -> list[Hit]:
-        columns: list[Any] = list(HIT_COLUMNS)
-        wanted = select(*columns).where(SearchDocument.file_id.in_([one.file_id for one in fused]))
-        rows = {row.file_id: row for row in await session.execute(wanted)}
-        return [
+        best = await self._documents(session, fused[:limit])
+        marks = await self._full_text.mark(
+            session, [row for _, row in best], matches.lexemes, languages
+        )
+        shown = [
             to_hit(
-                rows[one.file_id],
+                row,
                 score=one.score,
-                highlight=known[one.file_id].highlight if one.file_id in known else "",
+                highlight=mark,
                 explanation=_rounded(one.parts) if explain else None,
             )
-            for one in fused
-            # A file that was deleted since its ranking was read is not shown.
-            if one.file_id in rows
+            for (one, row), mark in zip(best, marks, strict=True)
         ]
+        # Whatever both rankings left out is not counted.
+        whole = len(matches.ranked) < take and len(near) < take
+        return Results(milliseconds_since(started), len(fused), whole, tuple(shown))
+
+    async def _documents(
+        self, session: AsyncSession, fused: Sequence[Fused]
+    ) -> list[tuple[Fused, Row[Any]]]:
+        parameters = {"file_ids": [one.file_id for one in fused]}
+        found: Result[Any] = await session.execute(_DOCUMENTS, parameters)
+        rows = {row.file_id: row for row in found}
+        # A file that was deleted since its ranking was read is not shown.
+        return [(one, rows[one.file_id]) for one in fused if one.file_id in rows]
 
 
 def _rounded(parts: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from samplemind.connections.postgres_engine import create_unpooled_engine
 from samplemind.connections.resources import Connections
 from samplemind.errors import StackNotRunningError
+from samplemind.search.configuration import index_configuration
 from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.search.generations import TABLES
 from samplemind.search.statistics import Vocabulary, refresh_vocabulary
@@ -119,7 +120,11 @@ class SlowQuery:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How far the index is: files, the last write, vectors that wait to be folded, rebuilds."""
+    """How far the index is: files, the last write, vectors that wait to be folded, rebuilds.
+
+    Attributes:
+        text_configuration: what its words are in; none where it has no rows.
+    """
 
     files: int
     indexed_at: datetime | None
@@ -128,6 +133,7 @@ class Freshness:
     rebuild_phase: str | None
     rebuild_files: int | None
     rebuilt_at: datetime | None
+    text_configuration: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,8 @@ class SearchOptimizer:
             StoreUnavailableError: PostgreSQL or Redis did not answer.
         """
         async with self._connections.postgres.session() as session:
-            freshness = Freshness(*(await session.execute(_FRESHNESS)).one())
+            found = (await session.execute(_FRESHNESS)).mappings().one()
+            freshness = Freshness(**found, text_configuration=await index_configuration(session))
             tables = await session.execute(_TABLE_STATS, _tables(SEARCH_TABLES))
             recall = await session.execute(_RECALL)
             return SearchStats(

@@ -13,6 +13,14 @@ STATEMENT_TIMEOUT_MS = 2000
 
 # Starting parallel workers or compiling a plan costs more than any of these queries takes.
 _PLANNING = {"max_parallel_workers_per_gather": "0", "jit": "off"}
+LIMITING = """
+    set_config('statement_timeout', CAST(:timeout_ms AS text), true)
+    || set_config('max_parallel_workers_per_gather', '0', true) || set_config('jit', 'off', true)
+"""
+"""What a query's first statement may select to bound those that follow, sparing a round trip.
+
+`timeout_ms` is its parameter; `note_limits` says that it was done.
+"""
 _LIMITED = "samplemind.search.limited"  # key in the session's info: settings of its transaction
 
 
@@ -44,3 +52,12 @@ async def limit_queries(
         parameters |= {f"n{i}": name, f"v{i}": value}
     await session.execute(text(f"SELECT {calls}"), parameters)
     session.info[_LIMITED] = (session.get_transaction(), {**present, **missing})
+
+
+def note_limits(session: AsyncSession, *, timeout_ms: int) -> None:
+    """Remember that a statement with `LIMITING` was run, so that nothing asks for it again."""
+    transaction = session.get_transaction()
+    known, present = session.info.get(_LIMITED, (None, {}))
+    kept = present if transaction is not None and known is transaction else {}
+    limits = {"statement_timeout": str(timeout_ms), **_PLANNING}
+    session.info[_LIMITED] = (transaction, {**kept, **limits})

@@ -69,7 +69,10 @@ _LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x72656275696C64})")
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _PATIENCE = text("SET LOCAL statement_timeout = 0")
 _RUNNING = "finished_at IS NULL AND failed_at IS NULL"
-_BEGIN = text("INSERT INTO search_rebuilds (id, phase) VALUES (:id, :phase)")
+_BEGIN = text("""
+INSERT INTO search_rebuilds (id, phase, text_configuration)
+VALUES (:id, :phase, :text_configuration)
+""")
 _STEP = text(
     "UPDATE search_rebuilds SET phase = :phase, files = files + :files "
     f"WHERE id = :id AND {_RUNNING} RETURNING files"
@@ -175,7 +178,9 @@ class _Rebuild:
             # that the library is read later than any change that is not noted.
             await stop_writers(session)
             await _discard(session)
-            await session.execute(_BEGIN, {"id": self.id, "phase": RebuildPhase.BEGIN})
+            values = {"id": self.id, "phase": RebuildPhase.BEGIN}
+            configuration = {"text_configuration": self._settings.text_configuration}
+            await session.execute(_BEGIN, values | configuration)
             await create_next(session)
 
         await self._connections.postgres.run(begin)

@@ -52,6 +52,7 @@ class Results:
         total: how many files match; where `total_is_exact` is false, at least this many.
         next_cursor: what continues after this page; none at the end, or where a search has none.
         did_you_mean: the query with its misspelt words corrected; none where nothing was.
+        searched: of a fuzzy search, the query whose results these are.
     """
 
     took_ms: float
@@ -60,6 +61,7 @@ class Results:
     results: tuple[Hit, ...]
     next_cursor: str | None = None
     did_you_mean: str | None = None
+    searched: str | None = None
 
 
 HIT_COLUMNS = (

@@ -1,7 +1,8 @@
 """Counting the words of the index: what plans, corrections and suggestions go by.
 
 Invariant: the tables change row by row in one transaction, only where a count did, so that no
-query waits and none meets an empty vocabulary.
+query waits and none meets an empty vocabulary. A word's `shared` counts files without an owner
+alone: those that everybody may see, and who may see any other file changes from hour to hour.
 """
 
 from dataclasses import dataclass
@@ -24,37 +25,48 @@ _COUNT_LEXEMES = text("""
 CREATE TEMPORARY TABLE search_lexemes_counted ON COMMIT DROP AS
 SELECT word AS lexeme, ndoc AS documents FROM ts_stat('SELECT words FROM search_texts')
 """)
+_WORDINGS = f"SELECT to_tsvector('{TextConfiguration.SIMPLE.value}', wording) FROM search_documents"  # noqa: S608 - a constant's value
 # Numbers are found by any search, but nobody means another number by a typing error.
 _COUNT_WORDS = text(f"""
 CREATE TEMPORARY TABLE search_words_counted ON COMMIT DROP AS
-SELECT word, ndoc AS documents
-FROM ts_stat($$
-    SELECT to_tsvector('{TextConfiguration.SIMPLE.value}', wording) FROM search_documents
-$$)
+SELECT word, sum(ndoc)::integer AS documents,
+       coalesce(sum(ndoc) FILTER (WHERE is_shared), 0)::integer AS shared
+FROM (
+    SELECT word, ndoc, true AS is_shared FROM ts_stat($${_WORDINGS} WHERE owner_id IS NULL$$)
+    UNION ALL
+    SELECT word, ndoc, false FROM ts_stat($${_WORDINGS} WHERE owner_id IS NOT NULL$$)
+) AS counted
 WHERE word !~ '^[0-9]+$' AND length(word) <= 64
-""")  # noqa: S608 - a constant's value
+GROUP BY word
+""")  # noqa: S608 - constants' values
 _COUNT_PREFIXES = text(f"""
 CREATE TEMPORARY TABLE search_prefixes_counted ON COMMIT DROP AS
 SELECT prefix, array_agg(word ORDER BY place) AS words
 FROM (
-    SELECT left(word, letters) AS prefix, word,
+    SELECT left(word, letters) AS prefix, word, shared,
            row_number() OVER (
-               PARTITION BY left(word, letters) ORDER BY documents DESC, word) AS place
+               PARTITION BY left(word, letters) ORDER BY documents DESC, word) AS place,
+           row_number() OVER (
+               PARTITION BY left(word, letters) ORDER BY shared DESC, word) AS shared_place
     FROM search_words_counted, generate_series(1, {PREFIX_LENGTH}) AS letters
     WHERE length(word) >= letters
 ) AS ranked
-WHERE place <= {WORDS_OF_A_PREFIX}
+WHERE place <= {WORDS_OF_A_PREFIX} OR (shared_place <= {WORDS_OF_A_PREFIX} AND shared > 0)
 GROUP BY prefix
 """)  # noqa: S608 - constants' values
 
 
-def _replacement(table: str, key: str, value: str) -> tuple[TextClause, TextClause]:
+def _replacement(table: str, key: str, *values: str) -> tuple[TextClause, TextClause]:
     counted = f"{table}_counted"
+    columns = ", ".join((key, *values))
+    present, excluded = (
+        ", ".join(f"{row}.{value}" for value in values) for row in ("present", "excluded")
+    )
     return (
         text(f"""
-        INSERT INTO {table} AS present ({key}, {value}) SELECT {key}, {value} FROM {counted}
-        ON CONFLICT ({key}) DO UPDATE SET {value} = excluded.{value}
-        WHERE present.{value} <> excluded.{value}
+        INSERT INTO {table} AS present ({columns}) SELECT {columns} FROM {counted}
+        ON CONFLICT ({key}) DO UPDATE SET ({", ".join(values)}) = ROW({excluded})
+        WHERE ({present}) IS DISTINCT FROM ({excluded})
         """),  # noqa: S608 - of the names below
         text(f"""
         DELETE FROM {table} AS present WHERE NOT EXISTS (
@@ -70,7 +82,7 @@ _STATEMENTS = (
     _COUNT_WORDS,
     _COUNT_PREFIXES,
     *_replacement("search_lexemes", "lexeme", "documents"),
-    *_replacement("search_words", "word", "documents"),
+    *_replacement("search_words", "word", "documents", "shared"),
     *_replacement("search_prefixes", "prefix", "words"),
 )
 _SIZES = text("""

@@ -17,24 +17,29 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from samplemind.errors import InvalidInputError
 from samplemind.models.search_document import SearchDocument
 from samplemind.search.filters import Filters
+from samplemind.search.query_limits import limit_queries
 from samplemind.search.text import split_words
 from samplemind.search.vocabulary import CountedWord, fold, visible_words
+from samplemind.settings import SearchSettings
 
 MAX_SUGGESTIONS = 50
 MAX_PREFIX_LENGTH = 100
 _LETTERS = 5  # of the prefixes that have a row
 _NAMES_LOOKED_AT = 100
+_LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
 _LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
 NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
 
 _BY_PREFIX = text("""
-SELECT word, documents
+SELECT word, documents, shared
 FROM search_prefixes, unnest(words) AS best (word) JOIN search_words USING (word)
 WHERE prefix = :prefix ORDER BY documents DESC, word
 """)
 _BY_RANGE = text("""
-SELECT word, documents FROM search_words
-WHERE word ~>=~ :prefix AND word ~<~ :after ORDER BY documents DESC, word LIMIT :limit
+SELECT word, documents, shared FROM search_words
+WHERE word ~>=~ :prefix AND word ~<~ :after
+ORDER BY (CASE WHEN CAST(:everything AS boolean) THEN documents ELSE shared END) DESC,
+         documents DESC, word LIMIT :limit
 """)
 
 
@@ -51,7 +56,8 @@ class Suggestion:
 
     Attributes:
         text: the whole text, what was typed included.
-        documents: how many files have the completed word; none for a name.
+        documents: how many files have the completed word, of those that everybody may see; none
+            for a name, and where it is none of these.
     """
 
     text: str
@@ -60,7 +66,12 @@ class Suggestion:
 
 
 async def suggest(
-    session: AsyncSession, prefix: str, filters: Filters, *, limit: int = 10
+    session: AsyncSession,
+    prefix: str,
+    filters: Filters,
+    *,
+    settings: SearchSettings,
+    limit: int = 10,
 ) -> tuple[Suggestion, ...]:
     """Return words and then names, popular ones first, `limit` of both together.
 
@@ -77,11 +88,14 @@ async def suggest(
     if not typed:
         message = "there is nothing to complete: type a letter or a digit"
         raise InvalidInputError(message)
+    if not filters.everything:
+        # Who may see what is looked up; all the rest is bounded by itself.
+        await limit_queries(session, timeout_ms=settings.statement_timeout_ms)
     before, _, last = typed.rpartition(" ")
-    words = await _words(session, last, filters, limit)
+    words = await _words(session, last, filters, settings.text_configuration, limit)
     names = await _names(session, typed, filters, limit)
     suggestions = [
-        Suggestion(f"{before} {word.text}".strip(), SuggestionKind.WORD, word.documents)
+        Suggestion(f"{before} {word.text}".strip(), SuggestionKind.WORD, word.told_to(filters))
         for word in words
     ]
     # Half of the room is the names', as far as they fill it.
@@ -95,14 +109,21 @@ async def suggest(
 
 
 async def _words(
-    session: AsyncSession, prefix: str, filters: Filters, limit: int
+    session: AsyncSession, prefix: str, filters: Filters, configuration: str, limit: int
 ) -> list[CountedWord]:
     if len(prefix) <= _LETTERS and limit <= 10:
         rows = await session.execute(_BY_PREFIX, {"prefix": prefix})
     else:
-        parameters = {"prefix": prefix, "after": _after(prefix), "limit": limit}
+        parameters = {
+            "prefix": prefix,
+            "after": _after(prefix),
+            "everything": filters.everything,
+            # Some of them are not told to everybody.
+            "limit": limit if filters.everything else _LOOKED_AT * limit,
+        }
         rows = await session.execute(_BY_RANGE, parameters)
-    return await visible_words(session, [CountedWord(w, n) for w, n in rows], filters)
+    words = [CountedWord(*row) for row in rows]
+    return (await visible_words(session, words, filters, configuration))[:limit]
 
 
 async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int) -> Sequence[str]:

@@ -21,7 +21,9 @@ TEXT_INDEXES: dict[str, str] = {
     "ix_search_texts_quality": "search_texts (quality, file_id)",
     "ix_search_documents_name": ('search_documents (lower(left(wording, 60)) COLLATE "C")'),
     "ix_search_words_word_trgm": "search_words USING gin (word gin_trgm_ops)",
-    "ix_search_words_word_prefix": "search_words (word text_pattern_ops) INCLUDE (documents)",
+    "ix_search_words_word_prefix": (
+        "search_words (word text_pattern_ops) INCLUDE (documents, shared)"
+    ),
 }
 """Name → what follows ON."""
 

@@ -24,6 +24,9 @@ from samplemind.search.tsquery import (
     wanted_part,
 )
 
+# Matches of several words may be half as many as they are estimated.
+_DOUBT = 2
+
 
 @dataclass(frozen=True, slots=True)
 class TextBounds:
@@ -32,12 +35,14 @@ class TextBounds:
     Attributes:
         rank_up_to: matches up to which all are gathered and ranked.
         band: matches that are ranked together where not all are.
+        prove: matches that are ranked before these, where that may already prove the best.
         least: matches that are enough, where no more are met.
         walk: files that are walked for these at most; a word of fewer files is gathered instead.
     """
 
     rank_up_to: int = 6000
     band: int = 1000
+    prove: int = 250
     least: int = 200
     walk: int = 30_000
 
@@ -81,6 +86,38 @@ class TextPlan:
         """The plan in a word, for `--explain`."""
         return "walked" if self.main.walked else "gathered"
 
+    @property
+    def may_be_proven(self) -> bool:
+        """Whether the best are known to be the best without ranking all: ranks have a bound."""
+        return self.main.walked and all(part.is_word for part in self.ranked)
+
+    @property
+    def share_beyond(self) -> float:
+        """The greatest share of the ranks that a match beyond the first band may have.
+
+        Where the extras are whole, a match of an OR that is not among them has one side alone.
+        """
+        known = self.extras and not any(extra.walked for extra in self.extras)
+        return 1 / len(self.ranked) if known else 1.0
+
+    def form(self) -> tuple["TextPlan", dict[str, str]]:
+        """Return the plan with names in place of its queries, and the queries by these names.
+
+        Plans of one form have one statement, which need not be made again.
+        """
+        names: dict[str, str] = {}
+
+        def name(query: str) -> str:
+            return names.setdefault(query, f"query_{len(names)}")
+
+        form = TextPlan(
+            tuple(replace(part, query=name(part.query)) for part in self.ranked),
+            replace(self.main, query=name(self.main.query)),
+            tuple(replace(extra, query=name(extra.query)) for extra in self.extras),
+            0.0,
+        )
+        return form, {name: query for query, name in names.items()}
+
     def gathered(self) -> "TextPlan":
         """Return the plan that looks at every match: right at any estimate, slow for many."""
         return replace(self, main=Source(self.main.query, walked=False), extras=())
@@ -106,7 +143,9 @@ def plan_text(
 
     def source(part: Node) -> Source:
         matches = share * estimate(part, documents, files)
-        reached = matches * bounds.walk >= bounds.least * files
+        # A walk that meets too few was for nothing, and words together are only guessed at.
+        least = bounds.least if isinstance(part, Term) else _DOUBT * bounds.least
+        reached = matches * bounds.walk >= least * files
         return Source(render(part), walked=matches > bounds.rank_up_to and reached)
 
     main = source(node)

@@ -10,7 +10,7 @@ Invariant: words and values are bound parameters; only this module's own fragmen
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import add
 from typing import Any
 from uuid import UUID
@@ -20,14 +20,15 @@ from sqlalchemy import (
     REAL,
     ColumnElement,
     Float,
+    Integer,
     Select,
     Subquery,
     Text,
     Uuid,
     and_,
+    bindparam,
     cast,
     func,
-    literal,
     not_,
     select,
     true,
@@ -47,6 +48,7 @@ from samplemind.search.text_plan import Ranked, Source, TextBounds, TextPlan
 QUALITY_FLOOR = 0.05
 # What `ts_rank` gives to one word that stands once, in the title.
 TITLE_RANK = 6 / math.pi**2
+_KEPT_STATEMENTS = 256
 # No file is as good: what an extra that found nothing ends with. And none is worse.
 NOWHERE = Place(2.0, UUID(int=0))
 TO_THE_END = Place(-1.0, UUID(int=0))
@@ -59,6 +61,7 @@ class Page:
     limit: int
     offset: int
     cursor: Cursor
+    documents: bool = True  # whether what hits show is read
 
 
 def score(words: Any, quality: Any, plan: TextPlan) -> ColumnElement[float]:
@@ -82,14 +85,28 @@ def _rank(words: Any, part: Ranked) -> Any:
     return func.least(rank, TITLE_RANK) if part.is_word else rank
 
 
-def as_tsquery(query: str) -> ColumnElement[Any]:
-    """Return a tsquery's text form as a bound value."""
-    return cast(literal(query, Text), TSQUERY)
+def as_tsquery(name: str) -> ColumnElement[Any]:
+    """Return the parameter of that name, a tsquery's text form."""
+    return cast(bindparam(name, type_=Text), TSQUERY)
 
 
-def page_statement(plan: TextPlan, filters: Filters, page: Page, bounds: TextBounds) -> Select[Any]:
-    """Return the statement; its first row has the band's facts even where the page is empty."""
-    cursor = page.cursor
+def page_statement(
+    plan: TextPlan, filters: Filters, page: Page, bounds: TextBounds
+) -> tuple[Select[Any], dict[str, Any]]:
+    """Return the statement and its parameters.
+
+    Its first row has the band's facts even where the page is empty.
+    """
+    form, queries = plan.form()
+    # Making a statement takes as long as running it, so those of first pages are kept.
+    make = _kept if page.cursor == Cursor() else _statement
+    statement = make(form, filters, page.cursor, bounds, documents=page.documents)
+    return statement, {**queries, "limit": page.limit, "offset": page.offset}
+
+
+def _statement(
+    plan: TextPlan, filters: Filters, cursor: Cursor, bounds: TextBounds, *, documents: bool
+) -> Select[Any]:
     # The first band held the extras' matches too, wherever in quality they stand.
     before = () if cursor.above is None else tuple(zip(plan.extras, cursor.extras, strict=True))
     parts = [matches_statement(plan.main, plan, filters, bounds, cursor, before).cte("main")]
@@ -101,7 +118,7 @@ def page_statement(plan: TextPlan, filters: Filters, page: Page, bounds: TextBou
         ]
     rows = [select(part.c.file_id, part.c.quality, part.c.score) for part in parts]
     candidates = (union(*rows) if len(rows) > 1 else rows[0]).cte("candidates")
-    best = _best(candidates, page)
+    best = _best(candidates, cursor)
     count = select(func.count()).select_from(candidates).scalar_subquery()
     walked = [
         part
@@ -111,24 +128,31 @@ def page_statement(plan: TextPlan, filters: Filters, page: Page, bounds: TextBou
     facts = select(count.label("found"), *(column for part in walked for column in _end(part))).cte(
         "facts"
     )
-    shown = best.join(SearchDocument, SearchDocument.file_id == best.c.file_id)
+    columns: tuple[Any, ...] = (best.c.file_id,)
+    shown: Any = best
+    if documents:
+        columns = (SearchDocument.quality, *HIT_COLUMNS)
+        shown = best.join(SearchDocument, SearchDocument.file_id == best.c.file_id)
     return (
-        select(facts, best.c.score, SearchDocument.quality, *HIT_COLUMNS)
+        select(facts, best.c.score, *columns)
         .select_from(facts.outerjoin(shown, true()))
         .order_by(best.c.score.desc(), best.c.file_id.desc())
     )
 
 
-def _best(candidates: CTE, page: Page) -> CTE:
+_kept = lru_cache(maxsize=_KEPT_STATEMENTS)(_statement)
+
+
+def _best(candidates: CTE, cursor: Cursor) -> CTE:
     columns = candidates.c
     statement = select(columns.file_id, columns.score)
-    if page.cursor.last is not None:
-        last = tuple_(page.cursor.last.value, page.cursor.last.file_id)
+    if cursor.last is not None:
+        last = tuple_(cursor.last.value, cursor.last.file_id)
         statement = statement.where(tuple_(columns.score, columns.file_id) < last)
     return (
         statement.order_by(columns.score.desc(), columns.file_id.desc())
-        .limit(page.limit)
-        .offset(page.offset)
+        .limit(bindparam("limit", type_=Integer))
+        .offset(bindparam("offset", type_=Integer))
         .cte("best")
     )
 
@@ -154,8 +178,9 @@ def matches_statement(
     """Return the matches of a source in a band: `file_id`, `quality` and `score`.
 
     Args:
-        source: what matches, walked to or gathered.
-        plan: whose query the score is for.
+        source: what matches, walked to or gathered; its query is the name of a parameter, as
+            `TextPlan.form` gives it.
+        plan: in the same form, whose query the score is for.
         filters: what passes.
         bounds: how far is walked, for how many.
         band: between which places in quality.

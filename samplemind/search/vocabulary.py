@@ -1,7 +1,8 @@
 """Words of the index as they are told to people.
 
-Invariant: a viewer is never told a word that only files have which they may not see. A word of
-many files is no secret; a rare one is told where a file that the viewer sees has it.
+Invariant: a viewer is never told a word that only files have which they may not see, however many
+these are, nor how many files have it that they may not see. A word of the library's own files is
+no secret; any other is told where a file that the viewer sees has it.
 """
 
 import unicodedata
@@ -9,24 +10,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Text, cast, exists, func, literal, select
+from sqlalchemy import ColumnElement, Text, cast, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.search_text import SearchText
 from samplemind.search.filters import Filters
-from samplemind.search.languages import TextConfiguration
-
-# A word of so many files is told to everybody.
-COMMON = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class CountedWord:
-    """A word and how many files have it."""
+    """A word and how many files have it.
+
+    Attributes:
+        documents: of all files; it orders words, and only operators are told it.
+        shared: of the library's own files, which everybody may see.
+    """
 
     text: str
     documents: int
+    shared: int
+
+    def told_to(self, filters: Filters) -> int | None:
+        """Return the count that the filters' viewer may know; none where that is none."""
+        return self.documents if filters.everything else self.shared or None
 
 
 def fold(word: str) -> str:
@@ -36,25 +44,44 @@ def fold(word: str) -> str:
 
 
 async def visible_words(
-    session: AsyncSession, words: Sequence[CountedWord], filters: Filters
+    session: AsyncSession, words: Sequence[CountedWord], filters: Filters, configuration: str
 ) -> list[CountedWord]:
-    """Return those of the words that a file has which the filters' viewer and owner let through."""
+    """Return those of the words that a file has which the filters' viewer and owner let through.
+
+    Args:
+        session: asked about the words that the counts do not answer for.
+        words: of the vocabulary.
+        filters: of which only owner and viewer count.
+        configuration: the text search configuration of most files.
+    """
     if filters.everything and filters.owner_id is None:
         return list(words)
-    common = COMMON if filters.owner_id is None else None
-    asked = [word.text for word in words if common is None or word.documents < common]
+    asked = [word.text for word in words if filters.owner_id is not None or not word.shared]
     if not asked:
         return list(words)
-    seen = set(await session.scalars(_seen(asked, filters)))
+    seen = set(await session.scalars(_seen(asked, filters, configuration)))
     return [word for word in words if word.text not in asked or word.text in seen]
 
 
-def _seen(words: Sequence[str], filters: Filters) -> Any:
+def _seen(words: Sequence[str], filters: Filters, configuration: str) -> Any:
     texts = cast(literal(list(words), ARRAY(Text)), ARRAY(Text))
     asked = func.unnest(texts).table_valued("word").render_derived("asked")
-    query = func.plainto_tsquery(cast(TextConfiguration.ENGLISH.value, REGCONFIG), asked.c.word)
-    found = exists().where(
-        SearchText.words.op("@@")(query),
-        *filters.visible(SearchText.owner_id, SearchText.file_id),
+    query = func.plainto_tsquery(cast(configuration, REGCONFIG), asked.c.word)
+    return select(asked.c.word).where(or_(*_reasons(SearchText.words.op("@@")(query), filters)))
+
+
+def _reasons(matches: Any, filters: Filters) -> list[ColumnElement[bool]]:
+    # Each by itself, for which there is an index: one's own files, those in public collections.
+    # The library's own files are counted in the vocabulary.
+    if filters.owner_id is not None:
+        visible = filters.visible(SearchText.owner_id, SearchText.file_id)
+        return [exists().where(matches, *visible)]
+    public = (
+        exists()
+        .where(AudioCollection.is_public)
+        .where(AudioCollectionItem.collection_id == AudioCollection.id)
+        .where(SearchText.file_id == AudioCollectionItem.audio_file_id, matches)
     )
-    return select(asked.c.word).where(found)
+    if filters.viewer_id is None:
+        return [public]
+    return [exists().where(SearchText.owner_id == filters.viewer_id, matches), public]

@@ -125,3 +125,54 @@ async def test_a_fold_skips_what_a_writer_holds(connections: Connections) -> Non
         report = await asyncio.wait_for(fold_vectors(connections), timeout=10)
     assert (report.folded, report.waiting) == (1, 1)
     assert await places(connections) == {held.id: ["fresh"], free.id: ["main"]}
+
+
+_END_FOLDS = text("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%search_vectors_fresh%moved%'
+""")
+
+
+async def test_a_fold_that_is_killed_in_a_batch_loses_and_doubles_nothing(
+    connections: Connections,
+) -> None:
+    files = await indexed_files(connections, 60)
+    # One batch, and each insertion waits for the lock below, so that the kill comes in its middle.
+    async with connections.postgres.session() as other:
+        await other.execute(text("LOCK TABLE search_vectors IN SHARE MODE"))
+        fold = asyncio.create_task(fold_vectors(connections, at_most=50))
+        killed = 0
+        while not killed:
+            assert not fold.done()
+            await asyncio.sleep(0.01)
+            # Statistics are of the beginning of a transaction, unless they are asked for anew.
+            await other.execute(text("SELECT pg_stat_clear_snapshot()"))
+            killed = await other.scalar(_END_FOLDS) or 0
+        assert await places(connections) == all_in("fresh", files)
+
+    # The connection pool begins a transaction anew whose connection was lost.
+    report = await fold
+    assert (report.folded, report.waiting) == (50, 10)
+    found = await places(connections)
+    assert set(found) == {file.id for file in files}
+    assert sorted(map(len, found.values())) == [1] * 60
+
+
+async def test_a_fold_that_dies_between_batches_is_continued_by_the_next(
+    connections: Connections,
+) -> None:
+    files = await indexed_files(connections, 6)
+    by_two = connections.settings.search.model_copy(update={"fold_batch": 2})
+    connections.settings = connections.settings.model_copy(update={"search": by_two})
+
+    def die(folded: int) -> None:
+        if folded == 4:
+            message = "the worker died"
+            raise SystemError(message)
+
+    with pytest.raises(SystemError):
+        await fold_vectors(connections, progress=die)
+    found = await places(connections)
+    assert sorted(found.values()) == [["fresh"]] * 2 + [["main"]] * 4
+    assert (await fold_vectors(connections)).folded == 2
+    assert await places(connections) == all_in("main", files)

@@ -126,3 +126,14 @@ async def test_weights_and_queries_that_mean_nothing_are_refused(
         await search.hybrid_search(session, " ", sound)
     with pytest.raises(InvalidInputError, match="limit"):
         await search.hybrid_search(session, "kick", sound, limit=0)
+
+
+async def test_highlights_mark_the_words_wherever_a_hit_comes_from(
+    session: AsyncSession, files: list[AudioFile]
+) -> None:
+    sound = Sound(unit_vector(3), EMBEDDING_VERSION)
+    found = await HybridSearch().hybrid_search(session, "kick -loop", sound, filters=ALL, limit=24)
+    # Hits by sound alone are marked too where they have the word; all kicks have it.
+    marked = {hit.title: "<b>kick</b>" in hit.highlight for hit in found.results}
+    assert len(marked) == 24
+    assert marked == {title: title.startswith("kick") for title in marked}

@@ -15,8 +15,10 @@ from samplemind.connections.resources import Connections
 from samplemind.documents.audio_file import AudioFile
 from samplemind.endpoints import Store
 from samplemind.errors import ConflictError
+from samplemind.search.configuration import MEND, index_configuration, outdated_words
 from samplemind.search.fold import fold_vectors
 from samplemind.search.indexer import index_files
+from samplemind.search.languages import TextConfiguration
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
 from samplemind.search.reconcile import reconcile
 from samplemind.settings import Settings
@@ -360,3 +362,29 @@ async def eventually_free(connections: Connections) -> None:
         return await ask(connections, _HELD_LOCKS) == [(0,)]
 
     await eventually(is_free, seconds=10, what="the killed rebuild's lock is free")
+
+
+async def test_a_changed_text_configuration_is_told_until_a_rebuild(
+    connections: Connections,
+) -> None:
+    async def indexed_in() -> str | None:
+        async with connections.postgres.session() as session:
+            return await index_configuration(session)
+
+    await connections.documents()
+    assert await indexed_in() is None
+    file = await add_file("/a/trommeln.wav")
+    await index_files(connections, [file.id])
+    assert await indexed_in() == TextConfiguration.ENGLISH
+    assert outdated_words(await indexed_in(), TextConfiguration.ENGLISH) is None
+    warning = outdated_words(await indexed_in(), TextConfiguration.GERMAN)
+    assert warning is not None
+    assert MEND in warning
+
+    german = connections.settings.search.model_copy(
+        update={"text_configuration": TextConfiguration.GERMAN}
+    )
+    settings = connections.settings.model_copy(update={"search": german})
+    async with Connections(settings) as changed:
+        await rebuild_index(changed)
+    assert await indexed_in() == TextConfiguration.GERMAN

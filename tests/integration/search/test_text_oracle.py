@@ -107,6 +107,23 @@ async def test_pages_hold_every_match_once_whatever_the_plan(
 
 
 @reads_only
+@given(query=queries, limit=st.integers(1, 2))
+async def test_a_page_that_was_proven_early_is_that_of_all_matches(
+    session: AsyncSession, query: Query, limit: int
+) -> None:
+    # A first band of six; where that proves nothing, a second one of everything.
+    bounds = TextBounds(rank_up_to=0, prove=6, band=10_000, least=1, walk=10_000)
+    whole = await FullTextSearch().search_audio_files(session, query.typed, filters=ALL, limit=200)
+    page = await FullTextSearch(bounds=bounds).search_audio_files(
+        session, query.typed, filters=ALL, limit=limit
+    )
+
+    expected = [hit.score for hit in whole.results[:limit]]
+    assert [hit.score for hit in page.results] == pytest.approx(expected, abs=2e-6)
+    assert page.total <= whole.total
+
+
+@reads_only
 @given(
     query=queries, viewer=st.sampled_from((None, *CORPUS.owners)), kind=st.sampled_from(("loop",))
 )

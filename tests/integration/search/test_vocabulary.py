@@ -1,0 +1,115 @@
+"""Who is told which word of the index, and how many files have it."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from samplemind.connections.resources import Connections
+from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
+from samplemind.models.user import User
+from samplemind.search.filters import Filters
+from samplemind.search.full_text import FullTextSearch
+from samplemind.search.indexer import index_files
+from samplemind.search.statistics import refresh_vocabulary
+from tests.library import add_file
+
+SEARCH = FullTextSearch()
+STRANGER = Filters()
+EVERYTHING = Filters(everything=True)
+
+
+@pytest.fixture
+async def owner(session: AsyncSession) -> UUID:
+    user = User(email="owner@example.org")
+    session.add(user)
+    await session.flush()
+    return user.id
+
+
+async def index_names(
+    connections: Connections, *names: str, owner_id: UUID | None = None
+) -> list[UUID]:
+    await connections.documents()
+    files = [await add_file(f"/{name}.wav", owner_id=owner_id) for name in names]
+    await index_files(connections, [file.id for file in files])
+    async with connections.postgres.session() as counting:
+        await refresh_vocabulary(counting)
+    return [file.id for file in files]
+
+
+async def told(session: AsyncSession, prefix: str, filters: Filters) -> dict[str, int | None]:
+    found = await SEARCH.autocomplete(session, prefix, filters=filters, limit=10)
+    return {one.text: one.documents for one in found if one.kind == "word"}
+
+
+async def test_a_private_word_is_not_told_however_many_files_have_it(
+    session: AsyncSession, connections: Connections, owner: UUID
+) -> None:
+    await index_names(connections, "zanzibar_take_1", owner_id=owner)
+    # As if a private library of a million files had it.
+    await session.execute(text("UPDATE search_words SET documents = 900000"))
+
+    for viewer in (STRANGER, Filters(viewer_id=uuid4())):
+        assert await told(session, "zanz", viewer) == {}
+        assert await told(session, "zanziba", viewer) == {}
+        fuzzy = await SEARCH.fuzzy_search(session, "zanzibra", filters=viewer)
+        assert (fuzzy.did_you_mean, fuzzy.results) == (None, ())
+    # The owner is told the word, but not a count that others' files are in.
+    assert await told(session, "zanz", Filters(viewer_id=owner)) == {"zanzibar": None}
+    assert await told(session, "zanz", EVERYTHING) == {"zanzibar": 900_000}
+
+
+async def test_counts_are_of_files_that_everybody_may_see(
+    session: AsyncSession, connections: Connections, owner: UUID
+) -> None:
+    private = await index_names(connections, "marimba_1", "marimba_2", "marimba_3", owner_id=owner)
+    await index_names(connections, "marimba_4")
+    assert await told(session, "mar", STRANGER) == {"marimba": 1}
+    assert await told(session, "mar", EVERYTHING) == {"marimba": 4}
+
+    collection = AudioCollection(owner_id=owner, name="shared", is_public=True)
+    session.add(collection)
+    await session.flush()
+    session.add(
+        AudioCollectionItem(collection_id=collection.id, audio_file_id=private[0], position=0)
+    )
+    await session.flush()
+    assert await told(session, "marimb", STRANGER) == {"marimba": 1}
+
+
+async def test_private_words_do_not_crowd_out_those_that_may_be_told(
+    session: AsyncSession, connections: Connections, owner: UUID
+) -> None:
+    private = [f"kor{letter}a_{n}" for letter in "bcdfghjklmnp" for n in range(2)]
+    await index_names(connections, *private, owner_id=owner)
+    await index_names(connections, "korza")
+    assert await told(session, "kor", STRANGER) == {"korza": 1}
+    assert "korza" not in await told(session, "kor", EVERYTHING)
+
+
+async def test_a_private_word_spares_nobody_a_correction(
+    session: AsyncSession, connections: Connections, owner: UUID
+) -> None:
+    await index_names(connections, "kikc", owner_id=owner)
+    await index_names(connections, "kick_1", "kick_2")
+    fuzzy = await SEARCH.fuzzy_search(session, "kikc", filters=STRANGER)
+    assert (fuzzy.did_you_mean, fuzzy.searched, len(fuzzy.results)) == ("kick", "kick", 2)
+    own = await SEARCH.fuzzy_search(session, "kikc", filters=Filters(viewer_id=owner))
+    assert (own.did_you_mean, own.searched, len(own.results)) == (None, "kikc", 1)
+
+
+async def test_a_far_commoner_word_is_suggested_and_searched_only_where_nothing_is_found(
+    session: AsyncSession, connections: Connections
+) -> None:
+    ids = await index_names(connections, "led_lamp", "lead_synth", "lead_bell")
+    await session.execute(text("UPDATE search_words SET documents = 900 WHERE word = 'lead'"))
+
+    alone = await SEARCH.fuzzy_search(session, "led", filters=EVERYTHING)
+    assert (alone.did_you_mean, alone.searched) == ("lead", "led")
+    assert [hit.id for hit in alone.results] == [ids[0]]
+
+    together = await SEARCH.fuzzy_search(session, "led synth", filters=EVERYTHING)
+    assert (together.did_you_mean, together.searched) == ("lead synth", "lead synth")
+    assert [hit.id for hit in together.results] == [ids[1]]
