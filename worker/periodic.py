@@ -42,7 +42,9 @@ def execute(job: "Job", args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if slot is None:
         return job.run(*args, **kwargs)
     _admit(job, slot)
-    run_id = _note(lambda runs: runs.start(job.name, slot, job.request.id, socket.gethostname()))
+    # Taken here: the request is a thing of this thread, and the record is written in another.
+    name, job_id = job.name, job.request.id
+    run_id = _note(lambda runs: runs.start(name, slot, job_id, socket.gethostname()))
     started = time.perf_counter()
 
     def end(outcome: RunOutcome, figures: Any = None, error: BaseException | None = None) -> None:
