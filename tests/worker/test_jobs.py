@@ -97,7 +97,7 @@ def test_a_worker_leaves_a_sign_of_life_that_lapses(workshop: Workshop) -> None:
     key = heartbeat_key("index", socket.gethostname(), workshop.workers[0].pid)
     sign = json.loads(workshop.broker.client.get(key) or "{}")
     assert sign["pid"] == workshop.workers[0].pid
-    assert sign["queues"] == ["default", "index", "interactive", "maintenance"]
+    assert sign["queues"] == ["default", "index", "interactive"]
     assert 0 < workshop.broker.client.ttl(key) <= HEARTBEAT_LIFE_S
 
 
