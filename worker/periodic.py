@@ -22,8 +22,6 @@ from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutc
 from worker import runtime
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from worker.task import Job
 
 _SLOT_LIFE_S = 2 * 24 * 3600
@@ -98,11 +96,13 @@ async def _claim(key: str, tag: str) -> bool:
 
 
 def _note(write: Callable[[PeriodicRunRepository], Awaitable[UUID | None]]) -> UUID | None:
-    async def work(session: "AsyncSession") -> UUID | None:
-        return await write(PeriodicRunRepository(session))
+    async def work() -> UUID | None:
+        # Once, without the pool's patience: the job must not wait for what only records it.
+        async with runtime.connections().postgres.session() as session:
+            return await write(PeriodicRunRepository(session))
 
     try:
-        return runtime.run(runtime.connections().postgres.run(work, idempotent=True))
+        return runtime.run(work())
     except SampleMindError as error:
         _log.warning("periodic_run_not_recorded", error=str(error))
         return None
