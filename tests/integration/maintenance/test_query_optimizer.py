@@ -266,7 +266,6 @@ async def test_tables_that_are_read_whole_again_and_again_are_listed(
     for _ in range(12):
         await session.execute("SELECT count(*) FROM ill_songs WHERE artist = 3")
     await session.execute("SELECT pg_stat_force_next_flush()")
-    print(await optimizer.get_table_stats("ill_songs"))
     [missing] = [m for m in await optimizer.get_missing_indexes() if m.table == "ill_songs"]
     assert missing.rows_read_a_scan == pytest.approx(20_000, rel=0.1)
     [stats] = await optimizer.get_table_stats("ill_songs")
