@@ -22,8 +22,6 @@ from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutc
 from worker import runtime
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from worker.task import Job
 
 _SLOT_LIFE_S = 2 * 24 * 3600
@@ -42,7 +40,9 @@ def execute(job: "Job", args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if slot is None:
         return job.run(*args, **kwargs)
     _admit(job, slot)
-    run_id = _note(lambda runs: runs.start(job.name, slot, job.request.id, socket.gethostname()))
+    # Taken here: the request is a thing of this thread, and the record is written in another.
+    name, job_id = job.name, job.request.id
+    run_id = _note(lambda runs: runs.start(name, slot, job_id, socket.gethostname()))
     started = time.perf_counter()
 
     def end(outcome: RunOutcome, figures: Any = None, error: BaseException | None = None) -> None:
@@ -96,11 +96,13 @@ async def _claim(key: str, tag: str) -> bool:
 
 
 def _note(write: Callable[[PeriodicRunRepository], Awaitable[UUID | None]]) -> UUID | None:
-    async def work(session: "AsyncSession") -> UUID | None:
-        return await write(PeriodicRunRepository(session))
+    async def work() -> UUID | None:
+        # Once, without the pool's patience: the job must not wait for what only records it.
+        async with runtime.connections().postgres.session() as session:
+            return await write(PeriodicRunRepository(session))
 
     try:
-        return runtime.run(runtime.connections().postgres.run(work, idempotent=True))
+        return runtime.run(work())
     except SampleMindError as error:
         _log.warning("periodic_run_not_recorded", error=str(error))
         return None

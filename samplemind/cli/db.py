@@ -1,6 +1,7 @@
 """`samplemind db`: how the database is, why a query is slow, and upkeep by hand."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -36,12 +37,12 @@ def db() -> None:
     """
 
 
-@db.command()
+@db.command(name="report")
 @click.option("--markdown", "form", flag_value="markdown", help="For a ticket, on stdout.")
 @click.option("--html", "form", flag_value="html", help="One page with charts, on stdout.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file instead of stdout.")
 @json_option
-def report(form: str | None, output: Path | None, as_json: bool) -> None:
+def report_health(form: str | None, output: Path | None, as_json: bool) -> None:
     """What is wrong, the worst first: evidence, what to do, what it would win.
 
     Example: samplemind db report --html --output report.html
@@ -71,7 +72,7 @@ def explain(sql: str, params: tuple[str, ...], analyze: bool, as_json: bool) -> 
 
     Example: samplemind db explain "SELECT * FROM users WHERE email = %s" --param ada@example.org
     """
-    text = click.get_text_stream("stdin").read() if sql == "-" else sql
+    text = sys.stdin.read() if sql == "-" else sql
 
     async def work(settings: Settings) -> QueryReport:
         optimizer = QueryOptimizer(settings)

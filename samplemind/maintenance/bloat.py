@@ -173,7 +173,7 @@ async def _index(session: Session, row: Mapping[str, object], *, measures: bool)
         try:
             [found] = await fetch(
                 session,
-                "SELECT avg_leaf_density AS density FROM pgstatindex(%(oid)s::bigint::oid::regclass)",
+                "SELECT avg_leaf_density AS density FROM pgstatindex(%(oid)s::oid::regclass)",
                 {"oid": row["oid"]},
             )
         except (InsufficientPrivilege, ObjectInUse, WrongObjectType):

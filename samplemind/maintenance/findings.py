@@ -123,7 +123,7 @@ def _nested_loop(
         f"{node.label} over {inner.label}",
         {"loops": loops, "rows_read": scanned, "cost": node.cost},
         f"its inner side is read {loops:.0f} times, {scanned:.0f} rows in all: an index on the "
-        "column that is joined, or better estimates of the outer side, let the planner do otherwise",
+        "column that is joined, or better estimates of the outer side, would change the plan",
     )
 
 

@@ -16,7 +16,8 @@ _PASSING = ("Limit", "Sort", "Incremental Sort", "Gather", "Gather Merge", "Resu
 _NAME = r'(?:[a-z_][\w$]*|"[^"]+")'
 _COLUMN = rf"(?P<alias>{_NAME})\.(?P<column>{_NAME})"
 _OPERAND = re.compile(
-    rf"^(?:\(?{_COLUMN}\)?(?:::[\w ]+)?|(?P<call>(?P<function>[a-z_]+)\(\(?(?P<of>{_NAME})\.(?P<inner>{_NAME})\)?"
+    rf"^(?:\(?{_COLUMN}\)?(?:::[\w ]+)?"
+    rf"|(?P<call>(?P<function>[a-z_]+)\(\(?(?P<of>{_NAME})\.(?P<inner>{_NAME})\)?"
     r"(?:::[\w ]+)?\)))"
     r" (?P<operator>=|<=|>=|<|>) (?P<other>.+)$"
 )

@@ -24,7 +24,11 @@ from samplemind.maintenance.session import Session, extensions, fetch
 
 SAMPLE_ROWS = 50_000
 
-_BLOCK_BYTES = 8192
+_COLUMNS = """
+SELECT quote_ident(attname) AS name FROM pg_attribute
+WHERE attrelid = %(table)s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attnum
+"""
 
 
 class ProofMethod(StrEnum):
@@ -165,16 +169,11 @@ async def _copy(session: Session, table: Table, existing: Sequence[IndexFacts]) 
     copy = f'pg_temp."{table.name}"'
     share = min(1.0, SAMPLE_ROWS / max(table.rows, 1))
     sample = "" if share >= 1 else f"TABLESAMPLE SYSTEM ({share * 100:.6f}) REPEATABLE (1)"
-    columns = await fetch(
-        session,
-        "SELECT quote_ident(attname) AS name FROM pg_attribute WHERE attrelid = %(table)s::regclass "
-        "AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum",
-        {"table": source},
-    )
+    columns = await fetch(session, _COLUMNS, {"table": source})
     names = ", ".join(row["name"] for row in columns)
+    like = f"LIKE {source} INCLUDING GENERATED INCLUDING STATISTICS"
     for statement in (
-        f'CREATE TEMPORARY TABLE "{table.name}" (LIKE {source} INCLUDING GENERATED '
-        "INCLUDING STATISTICS) ON COMMIT DROP",
+        f'CREATE TEMPORARY TABLE "{table.name}" ({like}) ON COMMIT DROP',
         f"INSERT INTO {copy} ({names}) SELECT {names} FROM {source} {sample}",  # noqa: S608
     ):
         await session.execute(statement)

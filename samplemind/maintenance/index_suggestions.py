@@ -210,16 +210,28 @@ def _best(
     return min(good, key=lambda each: (len(each.keys), -gains[each], each.keys))
 
 
+def _without_prefixes(
+    chosen: Sequence[tuple[Candidate, int, dict[str, tuple[float, float]]]],
+) -> list[tuple[Candidate, int, dict[str, tuple[float, float]]]]:
+    """Leave out what a wider index that was chosen later does as well, and credit that one."""
+    kept = []
+    for place, (candidate, size, saved) in enumerate(chosen):
+        later = [wider for wider, _, _ in chosen[place + 1 :] if candidate.is_prefix_of(wider.keys)]
+        if later:
+            continue
+        credited = dict(saved)
+        for narrow, _, before in chosen[:place]:
+            if narrow.is_prefix_of(candidate.keys):
+                for sql, (first, last) in before.items():
+                    credited[sql] = (first, credited[sql][1] if sql in credited else last)
+        kept.append((candidate, size, credited))
+    return kept
+
+
 def _suggestions(prover: Prover, search: _Search) -> list[IndexSuggestion]:
     calls = {query.sql: query.calls for query in search.queries}
     found = []
-    for candidate, size, saved in search.chosen:
-        if any(
-            candidate.is_prefix_of(other.keys)
-            for other, _, _ in search.chosen
-            if other is not candidate
-        ):
-            continue  # a wider one that was chosen later does its work
+    for candidate, size, saved in _without_prefixes(search.chosen):
         found.append(
             IndexSuggestion(
                 table=candidate.table,

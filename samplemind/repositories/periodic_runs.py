@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, true, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, cast, func, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -102,7 +102,7 @@ class PeriodicRunRepository:
 
     async def _last(self, names: Sequence[str], *, ended_only: bool) -> dict[str, PeriodicRun]:
         # One index look-up a name: DISTINCT ON would read every run of jobs that run each second.
-        wanted = func.unnest(list(names)).table_valued("name").alias("wanted")
+        wanted = func.unnest(cast(list(names), ARRAY(Text))).table_valued("name").alias("wanted")
         newest = select(PeriodicRun).where(PeriodicRun.name == wanted.c.name)
         if ended_only:
             newest = newest.where(

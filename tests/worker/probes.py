@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from samplemind.errors import StoreUnavailableError
-from worker import deliveries, runtime
+from worker import deliveries, periodic, runtime
 from worker.app import app
 from worker.task import Job
 
@@ -94,3 +94,12 @@ def fail(name: str) -> None:
     record(name, "started")
     message = "a fault that trying again does not mend"
     raise ValueError(message)
+
+
+@app.task(base=Job, name="probes.slot", bind=True)
+def run_slot(self: Job) -> None:
+    """Note which slot ran, after as many seconds as the test asks for."""
+    slot = periodic.slot_of(self)
+    record("slot", "begin", slot=slot, parent=os.getppid())
+    time.sleep(float(os.environ.get("PROBE_SLOT_SECONDS", "0")))
+    record("slot", "run", slot=slot)

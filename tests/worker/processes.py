@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from samplemind.embedded.binaries import server_binary
 from samplemind.endpoints import Store
 from samplemind.jobs.client import producer
+from samplemind.jobs.periodic import SLOT_HEADER, slot_job_id
 from samplemind.jobs.wire import queue_for
 from samplemind.settings import BrokerSettings, Settings
 
@@ -87,11 +88,18 @@ class Broker:
 class WorkerProcess:
     """A process of a role, started as the platform starts it."""
 
-    def __init__(self, role: str, environment: dict[str, str], log: Path, *extra: str) -> None:
+    def __init__(
+        self,
+        role: str,
+        environment: dict[str, str],
+        log: Path,
+        *extra: str,
+        module: str = "worker.main",
+    ) -> None:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.main", role, *extra],
+                [sys.executable, "-m", module, role, *extra],
                 cwd=REPOSITORY,
                 env={**os.environ, **environment},
                 stdout=file,
@@ -158,9 +166,13 @@ class Workshop:
         broker = BrokerSettings(url=SecretStr(self.broker.url))
         self._producer = producer(Settings(home=directory / "home", broker=broker))
 
-    def start_process(self, role: str, *arguments: str, **environment: str) -> WorkerProcess:
+    def start_process(
+        self, role: str, *arguments: str, module: str = "worker.main", **environment: str
+    ) -> WorkerProcess:
         log = self.directory / f"{role}-{len(self.workers)}.log"
-        process = WorkerProcess(role, self.environment | environment, log, *arguments)
+        process = WorkerProcess(
+            role, self.environment | environment, log, *arguments, module=module
+        )
         self.workers.append(process)
         return process
 
@@ -184,6 +196,15 @@ class Workshop:
         queue = queue_for(job).value
         self._producer.send_task(job, args=arguments, task_id=job_id, queue=queue)
         return job_id
+
+    def send_slot(self, job: str, slot: str) -> None:
+        """Send a periodic job as beat does: the same slot is the same job."""
+        self._producer.send_task(
+            job,
+            task_id=str(slot_job_id(job, slot)),
+            headers={SLOT_HEADER: slot},
+            queue=queue_for(job).value,
+        )
 
     def entries(self, name: str, event: str | None = None) -> list[dict[str, Any]]:
         """Return what the probe of that name recorded, in order."""
