@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Any
 
-from celery.exceptions import SoftTimeLimitExceeded
-
 from samplemind.backup.control import Control, Step
 from samplemind.backup.database_backup import DatabaseBackup, Verification
 from samplemind.backup.manifest import BackupKind
@@ -34,12 +32,9 @@ def create(self: Job, **payload: Any) -> dict[str, Any]:
     """Back both stores up."""
     order = CreateBackup.model_validate(payload)
     backup = _backup()
-    control = _control(self, backup)
-    try:
-        made = backup.create_backup(BackupKind(order.kind), reason=order.reason, control=control)
-    except SoftTimeLimitExceeded:
-        control.cancel()
-        raise
+    made = backup.create_backup(
+        BackupKind(order.kind), reason=order.reason, control=_control(self, backup)
+    )
     return {
         "id": made.id,
         "size_bytes": made.stored_bytes,

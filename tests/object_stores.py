@@ -297,7 +297,8 @@ class FaultyProxy:
             passed += len(block)
             if self._may_reset() and self.reset_after is not None and passed > self.reset_after:
                 self._reset(client)
-                server.close()
+                # Closing alone would wait for the other thread, which reads from it.
+                server.shutdown(socket.SHUT_RDWR)
                 return
             server.sendall(block)
         server.shutdown(socket.SHUT_WR)

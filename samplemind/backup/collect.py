@@ -124,7 +124,7 @@ class Collector:
         works.sort(key=lambda work: -work.size_bytes)
         self._control.begin("reading", sum(work.size_bytes for work in works))
         try:
-            run_parallel(lambda work: work.run(), works, self._jobs, self._control)
+            run_parallel(lambda work: work.run(), works, self._jobs, self._control, gentle=True)
         finally:
             readers.close()
         snapshot.connection.execute("SELECT 1")  # the snapshot was held until here
@@ -151,7 +151,7 @@ class Collector:
         collections = source.collections()
         works = [self._documents(source, each) for each in collections if not each.view]
         self._control.begin("documents", sum(work.size_bytes for work in works))
-        run_parallel(lambda work: work.run(), works, self._jobs, self._control)
+        run_parallel(lambda work: work.run(), works, self._jobs, self._control, gentle=True)
         return self._mongo_record(source, collections)
 
     def _definitions(

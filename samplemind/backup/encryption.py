@@ -228,7 +228,8 @@ class _Source:
             if block is None:
                 break
             self._buffer += block
-        taken = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[:size])
         del self._buffer[:size]
         return taken
 

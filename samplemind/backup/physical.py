@@ -151,6 +151,13 @@ def flushed_lsn(connection: psycopg.Connection) -> str:
     return str(row[0])
 
 
+def inserted_lsn(connection: psycopg.Connection) -> str:
+    """Return where the next record of WAL will stand."""
+    row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    assert row is not None  # noqa: S101 - a function returns one row
+    return str(row[0])
+
+
 class _TarScan:
     """Finds one file in a tar that passes by, whatever the size of the blocks."""
 

@@ -101,6 +101,8 @@ class RestoreReport:
     rows: int = 0
     documents: int = 0
     roles_created: list[str] = field(default_factory=list)
+    documents_s: float = 0.0
+    """Seconds that MongoDB took, which comes first."""
     data_s: float = 0.0
     open_s: float = 0.0
     """From then on the database takes traffic: everything but deferred graphs is there."""
@@ -147,6 +149,7 @@ def restore_backup(
     _prepare(target, choice, before_drop)
     if target.mongo is not None and manifest.mongo is not None:
         _restore_mongo(manifest, reader, target.mongo, choice, control, report)
+        report.documents_s = round(time.monotonic() - began, 3)
     if target.postgres is not None and manifest.postgres is not None:
         with hold_backup_lock(target.postgres):
             restore = _PostgresRestore(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from samplemind.backup.physical import flushed_lsn
+from samplemind.backup.physical import inserted_lsn
 from samplemind.backup.postgres_tools import PostgresTools, Server, run_tool
 from samplemind.errors import BackupError, PermanentError
 
@@ -138,10 +138,10 @@ def receive(server: Server, tools: PostgresTools, spool: Path) -> None:
         # has come far enough.
         connection.execute("SELECT pg_logical_emit_message(true, 'samplemind', 'archive')")
         connection.execute("SELECT pg_switch_wal()")
-        # The first record of the new segment: without it, its receiver would wait for the next
-        # sign of life of the server, which is sent every ten seconds.
+        end = inserted_lsn(connection)
+        # The first record of the new segment: the receiver ends at what lies beyond `end`, and
+        # would wait for it until the server's next sign of life, ten seconds later.
         connection.execute("SELECT pg_logical_emit_message(true, 'samplemind', 'archive')")
-        end = flushed_lsn(connection)
     run_tool(
         [
             tools.path("pg_receivewal"),

@@ -35,6 +35,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "db": ("samplemind.cli.db", "db", "The database's health, slow queries, upkeep."),
     "retention": ("samplemind.cli.retention", "retention", "What is kept no longer."),
     "schedule": ("samplemind.cli.schedule", "schedule", "What recurs, and how it last went."),
+    "backup": ("samplemind.cli.backup", "backup", "Make, verify, restore and prune backups."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

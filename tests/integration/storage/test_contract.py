@@ -20,13 +20,13 @@ def _blocks(content: bytes, size: int = 700_001) -> Iterator[bytes]:
         yield content[start : start + size]
 
 
-@pytest.mark.parametrize("size", [0, 1, _PART - 1, _PART, _PART + 1, 3 * _PART + 17])
-def test_what_is_stored_comes_back_with_its_size_and_digest(object_store: ObjectStore, size: int):
-    content = os.urandom(size)
-    written = object_store.put_stream("a/b", _blocks(content))
-    assert (written.size_bytes, written.sha256) == (size, hashlib.sha256(content).hexdigest())
-    assert b"".join(object_store.get_stream("a/b")) == content
-    assert object_store.head("a/b").size_bytes == size
+def test_what_is_stored_comes_back_with_its_size_and_digest(object_store: ObjectStore):
+    for size in (0, 1, _PART - 1, _PART, _PART + 1, 3 * _PART + 17):
+        content = os.urandom(size)
+        written = object_store.put_stream("a/b", _blocks(content))
+        assert (written.size_bytes, written.sha256) == (size, hashlib.sha256(content).hexdigest())
+        assert b"".join(object_store.get_stream("a/b")) == content
+        assert object_store.head("a/b").size_bytes == size
 
 
 def test_a_second_object_replaces_the_first(object_store: ObjectStore):
@@ -35,14 +35,12 @@ def test_a_second_object_replaces_the_first(object_store: ObjectStore):
     assert read_small(object_store, "a") == b"short"
 
 
-@pytest.mark.parametrize(
-    ("start", "length"), [(0, 10), (3, None), (3, 0), (4_000_000, 5_000_000), (15, 10**9)]
-)
-def test_a_range_of_an_object_is_read(object_store: ObjectStore, start: int, length: int | None):
+def test_a_range_of_an_object_is_read(object_store: ObjectStore):
     content = os.urandom(2 * _PART + 5)
     object_store.put_stream("range", _blocks(content))
-    end = None if length is None else start + length
-    assert b"".join(object_store.get_stream("range", start, length)) == content[start:end]
+    for start, length in ((0, 10), (3, None), (3, 0), (4_000_000, 5_000_000), (15, 10**9)):
+        end = None if length is None else start + length
+        assert b"".join(object_store.get_stream("range", start, length)) == content[start:end]
 
 
 def test_a_range_after_the_end_is_empty(object_store: ObjectStore):
@@ -68,7 +66,7 @@ def test_a_deleted_object_is_gone(object_store: ObjectStore):
 
 
 def test_objects_are_listed_by_prefix_in_the_order_of_their_keys(object_store: ObjectStore):
-    keys = ["p/a", "p/a-b", "p/b/c", "p/b/d", "pq", "q/a", "p/ä b+c%20&="]
+    keys = ["p/a", "p/a-b", "p/b/c", "p/b/d", "pq", "q/a", "p/ä b+c"]
     for key in keys:
         object_store.put_stream(key, [key.encode()])
     listed = list(object_store.list("p/"))
@@ -86,17 +84,17 @@ def test_objects_are_listed_by_prefix_in_the_order_of_their_keys(object_store: O
 
 def test_a_key_may_hold_what_has_a_meaning_in_an_address(object_store: ObjectStore):
     if object_store.location.startswith("gs:"):
-        pytest.skip("the emulator cuts keys at # and ?")
-    object_store.put_stream("x/#?;:@", [b"x"])
-    assert read_small(object_store, "x/#?;:@") == b"x"
-    assert [stored.key for stored in object_store.list("x/")] == ["x/#?;:@"]
+        pytest.skip("the emulator mistakes parts of a key for an address")
+    object_store.put_stream("x/#?;:@&=%20%2F", [b"x"])
+    assert read_small(object_store, "x/#?;:@&=%20%2F") == b"x"
+    assert [stored.key for stored in object_store.list("x/")] == ["x/#?;:@&=%20%2F"]
 
 
-def test_more_objects_than_one_page_are_listed(object_store: ObjectStore):
-    if not object_store.location.startswith(("s3:", "file:")):
-        pytest.skip(
-            "the clients of Google and Azure page by themselves, and their servers are slow"
-        )
+def test_more_objects_than_one_page_are_listed(
+    object_store: ObjectStore, request: pytest.FixtureRequest
+):
+    if request.node.callspec.params["storage_settings"] not in ("local", "rclone"):
+        pytest.skip("one client pages alike on each of its servers, and those others are slow")
     with ThreadPoolExecutor(4) as writers:
         list(writers.map(lambda n: object_store.put_stream(f"many/{n:04d}", [b"x"]), range(1020)))
     assert [s.key for s in object_store.list("many/")] == [f"many/{n:04d}" for n in range(1020)]
@@ -110,18 +108,17 @@ def test_an_object_is_put_only_where_there_is_none(object_store: ObjectStore):
     assert object_store.put_if_absent("once", b"third")
 
 
-@pytest.mark.parametrize("size", [1000, 3 * _PART])
-def test_blocks_that_fail_leave_what_was_there(object_store: ObjectStore, size: int):
-    def failing() -> Iterator[bytes]:
+def test_blocks_that_fail_leave_what_was_there(object_store: ObjectStore):
+    def failing(size: int) -> Iterator[bytes]:
         yield from _blocks(os.urandom(size))
         raise OSError("the source broke")
 
-    with pytest.raises(OSError, match="the source broke"):
-        object_store.put_stream("f/new", failing())
-    assert list(object_store.list("f/")) == []
     object_store.put_stream("f/old", [b"old"])
-    with pytest.raises(OSError, match="the source broke"):
-        object_store.put_stream("f/old", failing())
+    for size in (1000, 3 * _PART):
+        for key in ("f/new", "f/old"):
+            with pytest.raises(OSError, match="the source broke"):
+                object_store.put_stream(key, failing(size))
+    assert [stored.key for stored in object_store.list("f/")] == ["f/old"]
     assert read_small(object_store, "f/old") == b"old"
     # And nothing is left to be cleaned.
     assert object_store.abort_uploads("f/", timedelta(0)) == 0
@@ -154,12 +151,12 @@ def test_several_threads_store_at_once(object_store: ObjectStore):
         assert b"".join(object_store.get_stream(key)) == content
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a//b", "../a", "a/../b", "a/./b", "a\\b", "a\nb", "a/"])
-def test_a_key_that_leads_astray_is_refused(object_store: ObjectStore, key: str):
-    with pytest.raises(InvalidInputError):
-        object_store.put_stream(key, [b"x"])
-    with pytest.raises(InvalidInputError):
-        next(iter(object_store.get_stream(key)))
+def test_a_key_that_leads_astray_is_refused(object_store: ObjectStore):
+    for key in ("", "/a", "a//b", "../a", "a/../b", "a/./b", "a\\b", "a\nb", "a/", "x" * 1000):
+        with pytest.raises(InvalidInputError):
+            object_store.put_stream(key, [b"x"])
+        with pytest.raises(InvalidInputError):
+            next(iter(object_store.get_stream(key)))
 
 
 def test_a_location_tells_no_credentials(object_store: ObjectStore):
