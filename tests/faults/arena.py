@@ -105,6 +105,24 @@ class Arena:
         for member in family:
             _signal(member, signal.SIGCONT)
 
+    @contextmanager
+    def broker_away(self) -> Iterator[None]:
+        """Kill the broker, and have nobody start it again as long as the block lasts."""
+        supervisor = self._pid("supervisor")
+        broker = psutil.Process(self._pid("broker"))
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            broker.kill()
+            yield
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+
+    def worker_pids(self) -> list[int]:
+        """Return the main processes of the workers."""
+        assert self._second is not None
+        assert self._second.process.poll() is None
+        return [self._pid("audio"), self._pid("index"), self._second.pid]
+
     def _pid(self, name: str) -> int:
         wait_until(
             lambda: self._home.process(name).is_alive(), seconds=30, what=f"{name} runs (again)"
