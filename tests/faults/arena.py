@@ -19,6 +19,7 @@ import psutil
 import soundfile
 
 from samplemind.embedded.home import StackHome
+from samplemind.embedded.platform import living_supervisor
 from samplemind.endpoints import read_endpoints
 from samplemind.settings import Settings, load_settings
 from tests.worker.processes import REPOSITORY, SHORT_LEASES, WorkerProcess, wait_until
@@ -108,7 +109,9 @@ class Arena:
     @contextmanager
     def broker_away(self) -> Iterator[None]:
         """Kill the broker, and have nobody start it again as long as the block lasts."""
-        supervisor = self._pid("supervisor")
+        record = living_supervisor(self._home)
+        assert record is not None
+        supervisor = record.pid
         broker = psutil.Process(self._pid("broker"))
         os.kill(supervisor, signal.SIGSTOP)
         try:
