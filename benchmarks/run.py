@@ -20,7 +20,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks.row import Row  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-AREAS = ("audio", "stack", "pipeline", "search", "jobs")
+AREAS = ("audio", "stack", "pipeline", "search", "batches")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,7 +26,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "worker.main", role),
-                    "--include=benchmarks.jobs.noop,benchmarks.jobs.probe",
+                    "--include=benchmarks.batches.noop,benchmarks.batches.probe",
                     f"--concurrency={processes}",
                     f"--hostname={role}@{name}",
                 ],

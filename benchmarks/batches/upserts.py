@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select, text
 
-from benchmarks.jobs.platform import Worker, stores
+from benchmarks.batches.platform import Worker, stores
 from benchmarks.row import Row, row
 from samplemind.connections.resources import Connections
 from samplemind.documents.audio_file import AudioFile, FileStatus, audio_file_id
@@ -141,9 +141,9 @@ def _platform(home: Path, settings: Settings) -> Iterator[Send]:
 
 @contextmanager
 def _celery(home: Path, settings: Settings) -> Iterator[Send]:
-    command = ["celery", "-A", "benchmarks.jobs.peers.with_celery", "worker", "-c", "2"]
+    command = ["celery", "-A", "benchmarks.batches.peers.with_celery", "worker", "-c", "2"]
     with _running(home, settings, [*command, "--without-gossip", "--without-mingle"]):
-        from benchmarks.jobs.peers.with_celery import app, upsert
+        from benchmarks.batches.peers.with_celery import app, upsert
 
         def send(ids: Sequence[str]) -> None:
             with app.producer_or_acquire() as sender, sender.batch():
@@ -155,18 +155,18 @@ def _celery(home: Path, settings: Settings) -> Iterator[Send]:
 
 @contextmanager
 def _huey(home: Path, settings: Settings) -> Iterator[Send]:
-    command = ["huey.bin.huey_consumer", "benchmarks.jobs.peers.with_huey.huey"]
+    command = ["huey.bin.huey_consumer", "benchmarks.batches.peers.with_huey.huey"]
     with _running(home, settings, [*command, "-k", "process", "-w", "2", "-d", "0.01"]):
-        from benchmarks.jobs.peers.with_huey import upsert
+        from benchmarks.batches.peers.with_huey import upsert
 
         yield lambda ids: [upsert(file_id) for file_id in ids] and None
 
 
 @contextmanager
 def _dramatiq(home: Path, settings: Settings) -> Iterator[Send]:
-    command = ["dramatiq", "benchmarks.jobs.peers.with_dramatiq", "-p", "2", "-t", "1"]
+    command = ["dramatiq", "benchmarks.batches.peers.with_dramatiq", "-p", "2", "-t", "1"]
     with _running(home, settings, command):
-        from benchmarks.jobs.peers.with_dramatiq import upsert
+        from benchmarks.batches.peers.with_dramatiq import upsert
 
         yield lambda ids: [upsert.send(file_id) for file_id in ids] and None
 

@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.jobs.platform import Worker, stores
-from benchmarks.jobs.probe import VARIABLE
+from benchmarks.batches.platform import Worker, stores
+from benchmarks.batches.probe import VARIABLE
 from benchmarks.row import Row, row
 from samplemind.jobs.client import producer
 
@@ -17,7 +17,7 @@ LONG_S = float(os.environ.get("BENCH_LONG_S", "40"))
 
 
 def recovery_rows() -> list[Row]:
-    """Kill a worker in the middle of a job, and let another job run for much longer than a lease."""
+    """Kill a worker in the middle of a job, which then runs much longer than a lease."""
     with stores() as (home, settings):
         trace = home / "probe"
         trace.touch()

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.jobs import noop
-from benchmarks.jobs.platform import Worker, stores
+from benchmarks.batches import noop
+from benchmarks.batches.platform import Worker, stores
 from benchmarks.row import Row, row
 from samplemind.batches import BatchPlan, cancel, feed, plan, progress
 from samplemind.connections.resources import Connections
@@ -26,7 +26,7 @@ _SAMPLE_S = 0.5
 
 
 def batch_rows(*, items: int) -> list[Row]:
-    """Return the cost of an item, the slope of each process's memory, and the small batch's wait."""
+    """Return an item's cost, the slope of each process's memory, and the small batch's wait."""
     noop.install()
     with stores() as (home, settings):
         worker = Worker(home, "bench")
@@ -45,7 +45,9 @@ async def _measure(settings: Settings, worker: Worker, items: int) -> list[Row]:
 
 
 async def _flat(connections: Connections, worker: Worker, items: int) -> list[Row]:
-    await _run_to_end(connections, await _submit(connections, "noop", min(items, 10_000)))
+    # A first one, so that what is loaded once is loaded.
+    first = await _submit(connections, "noop", min(items, 10_000))
+    await _until(connections, first, lambda state: state is BatchState.FINISHED)
     began = time.perf_counter()
     submitted = await _submit(connections, "noop", items)
     written = time.perf_counter()
@@ -90,8 +92,7 @@ async def _wait_behind_huge(connections: Connections) -> Row:
     await asyncio.sleep(3)  # the queue and the workers are full by then
     submitted_at = time.perf_counter()
     small = await _submit(connections, "slow", SMALL)
-    while (await progress(connections, small.batch_id)).state is BatchState.PENDING:
-        await asyncio.sleep(0.02)
+    await _until(connections, small, lambda state: state is not BatchState.PENDING)
     wait_s = time.perf_counter() - submitted_at
     await cancel(connections, huge.batch_id)
     in_order_s = HUGE * noop.SLOW_S / 2
@@ -123,8 +124,10 @@ def _paths(items: int) -> Iterator[Path]:
     return (Path(f"/bench/{number:06}.wav") for number in range(items))
 
 
-async def _run_to_end(connections: Connections, submitted: BatchPlan) -> None:
+async def _until(
+    connections: Connections, submitted: BatchPlan, reached: Callable[[BatchState], bool]
+) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
-    while (await progress(connections, submitted.batch_id)).state is not BatchState.FINISHED:
-        assert time.monotonic() < deadline, "the batch did not end"
-        await asyncio.sleep(0.1)
+    while not reached((await progress(connections, submitted.batch_id)).state):
+        assert time.monotonic() < deadline, "the batch did not go on"
+        await asyncio.sleep(0.02)

@@ -4,7 +4,7 @@ import os
 
 from huey import RedisHuey
 
-from benchmarks.jobs.peers.upsert import upsert_one
+from benchmarks.batches.peers.upsert import upsert_one
 
 huey = RedisHuey("peer", url=os.environ["BENCH_REDIS_URL"], results=False)
 

@@ -4,7 +4,7 @@ import os
 
 from celery import Celery
 
-from benchmarks.jobs.peers.upsert import upsert_one
+from benchmarks.batches.peers.upsert import upsert_one
 
 app = Celery("peer", broker=os.environ["BENCH_REDIS_URL"], set_as_current=False)
 app.conf.update(task_acks_late=True, task_ignore_result=True, task_default_queue="peer.celery")

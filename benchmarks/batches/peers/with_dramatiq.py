@@ -5,7 +5,7 @@ import os
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
-from benchmarks.jobs.peers.upsert import upsert_one
+from benchmarks.batches.peers.upsert import upsert_one
 
 dramatiq.set_broker(RedisBroker(url=os.environ["BENCH_REDIS_URL"]))
 

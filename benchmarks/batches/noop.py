@@ -1,4 +1,4 @@
-"""A kind of batch that does nothing, and one that takes a while: for producers and workers alike."""
+"""Kinds of batches that do nothing, at once or after a while: for producers and workers."""
 
 import time
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""What batches cost and what they are worth: fairness, recovery, overhead, flat memory, indexing."""
+"""What batches cost and are worth: fairness, recovery, overhead, flat memory, indexing."""
 
-from benchmarks.jobs.batches import batch_rows
-from benchmarks.jobs.recovery import recovery_rows
-from benchmarks.jobs.upserts import upsert_rows
+from benchmarks.batches.fairness import batch_rows
+from benchmarks.batches.recovery import recovery_rows
+from benchmarks.batches.upserts import upsert_rows
 from benchmarks.row import Row
 
 
