@@ -20,9 +20,11 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 from tenacity import (
+    AsyncRetrying,
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_after_delay,
     wait_random_exponential,
 )
 
@@ -84,6 +86,7 @@ class Jobs:
         batch_id: UUID | None = None,
         kind: str = "analyze",
         callback: Payload | None = None,
+        wait_s: float = 0,
     ) -> Submission:
         """Submit files as a batch, for analysis; folders stand for the audio files below them.
 
@@ -93,6 +96,7 @@ class Jobs:
             owner: email of the user whose files they are; none: the library's own.
             kind: what is done with each, of `samplemind.batches.kind.kind_names()`.
             callback: a job that is sent once, when the batch has finished.
+            wait_s: seconds to wait for a broker that is away; then, or at once, it is an error.
             batch_id: chosen by the caller (`samplemind.ids.new_id`), so that the call can be
                 repeated after an error: the same id is the same batch. None: a new one.
 
@@ -113,7 +117,14 @@ class Jobs:
             kind=kind,
             callback=callback,
         )
-        await feed(self._open(), plan.owner_id, partial(publish_chunks, self._celery))
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(StoreUnavailableError),
+            stop=stop_after_delay(wait_s),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            reraise=True,
+        ):
+            with attempt:
+                await feed(self._open(), plan.owner_id, partial(publish_chunks, self._celery))
         return Submission(plan.batch_id, plan.total)
 
     def _open(self) -> "Connections":
@@ -130,7 +141,8 @@ def producer(settings: Settings) -> Celery:
     app = Celery("samplemind-jobs", set_as_current=False)
     app.conf.update(
         broker_url=url.get_secret_value() if url else None,
-        broker_transport_options=transport_options(settings.broker),
+        # Kombu's own attempts to connect would take six seconds within each of `publish`.
+        broker_transport_options=transport_options(settings.broker) | {"max_retries": 0},
         broker_use_ssl=tls_options(settings.broker),
         task_serializer="json",
         accept_content=["json"],

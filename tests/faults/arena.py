@@ -19,6 +19,7 @@ import psutil
 import soundfile
 
 from samplemind.embedded.home import StackHome
+from samplemind.embedded.platform import living_supervisor
 from samplemind.endpoints import read_endpoints
 from samplemind.settings import Settings, load_settings
 from tests.worker.processes import REPOSITORY, SHORT_LEASES, WorkerProcess, wait_until
@@ -104,6 +105,26 @@ class Arena:
         time.sleep(FROZEN_S)  # the time is the fault
         for member in family:
             _signal(member, signal.SIGCONT)
+
+    @contextmanager
+    def broker_away(self) -> Iterator[None]:
+        """Kill the broker, and have nobody start it again as long as the block lasts."""
+        record = living_supervisor(self._home)
+        assert record is not None
+        supervisor = record.pid
+        broker = psutil.Process(self._pid("broker"))
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            broker.kill()
+            yield
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+
+    def worker_pids(self) -> list[int]:
+        """Return the main processes of the workers."""
+        assert self._second is not None
+        assert self._second.process.poll() is None
+        return [self._pid("audio"), self._pid("index"), self._second.pid]
 
     def _pid(self, name: str) -> int:
         wait_until(

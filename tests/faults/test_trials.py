@@ -2,11 +2,14 @@
 
 The default run covers each fault once. `SAMPLEMIND_FAULT_TRIALS=50` in the environment of pytest
 adds as many trials of three faults each, drawn by their number, so that one that fails can be
-repeated: `-k 'random and 17'`.
+repeated: `-k 'random and 17'`. The broker is away for some seconds; `SAMPLEMIND_FAULT_OUTAGE_S=60`
+makes it a minute.
 """
 
+import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +18,8 @@ import pytest
 
 from samplemind import batches
 from samplemind.connections.resources import Connections
-from samplemind.errors import TransientError
+from samplemind.errors import StoreUnavailableError, TransientError
+from samplemind.ids import new_id
 from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import RefreshVocabulary
 from tests.asynchronous import eventually
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.timeout(240)
 TRIALS_VARIABLE = "SAMPLEMIND_FAULT_TRIALS"
 # Read at collection: the fixtures take the platform's variables away.
 TRIALS = int(os.environ.get(TRIALS_VARIABLE, "0"))
+OUTAGE_S = float(os.environ.get("SAMPLEMIND_FAULT_OUTAGE_S", "5"))
 SOUNDS = 120
 
 EACH_ONCE = (
@@ -65,6 +70,35 @@ async def test_random_faults(
 ) -> None:
     faults = random.Random(number).sample(sorted(FAULTS), 3)
     await hold_trial(arena, connections, tmp_path, faults, seed=1000 + number)
+
+
+async def test_a_broker_outage_in_the_middle_of_a_batch(
+    arena: Arena, connections: Connections, tmp_path: Path
+) -> None:
+    samples = [
+        write_samples(tmp_path / name, SOUNDS // 2, seed) for seed, name in ((7, "a"), (8, "b"))
+    ]
+    workers = arena.worker_pids()
+    async with Jobs(arena.settings) as jobs:
+        first = await jobs.submit_batch([tmp_path / "a"])
+        await reached(connections, first.batch_id, 10)
+        with arena.broker_away():
+            began, again = time.monotonic(), new_id()
+            with pytest.raises(StoreUnavailableError):
+                await jobs.submit_batch([tmp_path / "b"], batch_id=again)
+            assert time.monotonic() - began < 15
+            waiting = asyncio.create_task(
+                jobs.submit_batch([tmp_path / "b"], batch_id=again, wait_s=OUTAGE_S + 60)
+            )
+            await asyncio.sleep(OUTAGE_S)  # the time is the fault
+            assert not waiting.done()
+        second = await waiting
+    assert second.batch_id == again
+    for submitted, paths in zip((first, second), samples, strict=True):
+        refused = [path for path in paths if path.name in REFUSED]
+        good = [path for path in paths if path.name not in REFUSED]
+        await assert_sound(connections, submitted.batch_id, good=good, refused=refused)
+    assert arena.worker_pids() == workers
 
 
 async def hold_trial(

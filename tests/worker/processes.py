@@ -55,15 +55,16 @@ class Broker:
         self.client = redis.Redis.from_url(self.url, decode_responses=True)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def command(self) -> list[str]:
+        return [
+            str(server_binary(Store.BROKER)),
+            *("--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(self._directory)),
+            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+        ]
+
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                str(server_binary(Store.BROKER)),
-                *("--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(self._directory)),
-                *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
+        self._process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
         wait_until(self._answers, seconds=10, what="the broker answers")
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:

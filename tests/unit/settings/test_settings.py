@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from cryptography.fernet import Fernet
@@ -8,6 +9,7 @@ from pydantic import SecretStr
 
 from samplemind.endpoints import Store, read_endpoints, remove_endpoints, write_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
+from samplemind.limit import Limit
 from samplemind.settings import Settings, get_settings, load_settings, variable_names
 
 _URLS = {
@@ -210,3 +212,23 @@ def test_a_file_of_no_setting_is_unknown(monkeypatch):
     monkeypatch.setenv("SAMPLEMIND_NO_SUCH_THING_FILE", "/dev/null")
     (fault,) = _faults()
     assert "no such setting" in fault
+
+
+def test_an_owners_limits_win_over_those_of_everybody(monkeypatch):
+    owner = uuid4()
+    monkeypatch.setenv("SAMPLEMIND_LIMITS_RUNNING", "4")
+    monkeypatch.setenv("SAMPLEMIND_LIMITS_PER_MINUTE", "60")
+    own = {str(owner): {"running": 1}, "library": {"per_minute": 0}}
+    monkeypatch.setenv("SAMPLEMIND_LIMITS_OWNERS", json.dumps(own))
+    limits = load_settings().limits
+    assert limits.of(uuid4()) == Limit(4, 60)
+    assert limits.of(owner) == Limit(1, 60)
+    assert limits.of(None) == Limit(4, 0)
+
+
+@pytest.mark.parametrize(
+    "owners", ["nonsense", "[]", '{"ada": {}}', f'{{"{UUID(int=1)}": {{"running": -1}}}}']
+)
+def test_limits_that_mean_nothing_are_refused(monkeypatch, owners):
+    monkeypatch.setenv("SAMPLEMIND_LIMITS_OWNERS", owners)
+    assert _faults()[0].startswith("SAMPLEMIND_LIMITS_OWNERS: ")
