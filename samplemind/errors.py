@@ -7,6 +7,7 @@
     │   ├── ConflictError           the thing exists already, or changed meanwhile
     │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
     │   ├── SecretError             a secret is missing or does not fit what it should open
+    │   ├── UnreadableValueError    a cached value is truncated, foreign or tampered with
     │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
@@ -53,6 +54,10 @@ class InvalidInputError(PermanentError):
 
 class SecretError(PermanentError):
     """A secret is missing, or does not fit what it should open."""
+
+
+class UnreadableValueError(PermanentError):
+    """A cached value is truncated, foreign or tampered with; the cache takes it for a miss."""
 
 
 class TransientError(SampleMindError):

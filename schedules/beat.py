@@ -16,6 +16,7 @@ from samplemind.jobs.payloads import (
     ReconcileIndex,
     RefreshVocabulary,
     RescueBatches,
+    WarmCache,
 )
 from samplemind.jobs.wire import queue_for
 
@@ -72,6 +73,11 @@ ENTRIES: tuple[Entry, ...] = (
         OptimizeSearch(),
         timedelta(hours=24),
         "Dead rows slow every search, most of all those in the graph; recall is measured anew.",
+    ),
+    Entry(
+        WarmCache(),
+        timedelta(minutes=2),
+        "Popular searches live five minutes: they are made anew before that, or after a flush.",
     ),
 )
 

@@ -22,7 +22,7 @@ from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
 from worker.policy import PolicyCheck
 
-TASK_MODULES = ("tasks.batches", "tasks.search")
+TASK_MODULES = ("tasks.batches", "tasks.cache", "tasks.search")
 """Modules whose import registers the jobs; a new room of `tasks` is added here."""
 
 

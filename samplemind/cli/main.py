@@ -32,6 +32,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "suggest": ("samplemind.cli.search", "suggest", "Complete what is being typed."),
     "similar": ("samplemind.cli.similar", "similar", "Find files that sound like some."),
     "hybrid": ("samplemind.cli.similar", "hybrid", "Find files by words and by sound."),
+    "cache": ("samplemind.cli.cache", "cache", "The cache: figures, warming, clearing."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

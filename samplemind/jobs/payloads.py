@@ -103,6 +103,12 @@ class OptimizeSearch(Payload):
     job_name = "search.optimize"
 
 
+class WarmCache(Payload):
+    """Make popular searches anew before they expire from the cache."""
+
+    job_name = "cache.warm"
+
+
 PAYLOADS: tuple[type[Payload], ...] = (
     AnalyzeBatch,
     RescueBatches,
@@ -115,4 +121,5 @@ PAYLOADS: tuple[type[Payload], ...] = (
     RefreshVocabulary,
     FoldVectors,
     OptimizeSearch,
+    WarmCache,
 )
