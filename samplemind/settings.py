@@ -107,7 +107,7 @@ class CacheSettings(_Group):
         50, ge=1, le=50, description="connections to the cache that one process opens at most"
     )
     timeout_ms: int = Field(
-        250, ge=10, le=10_000, description="milliseconds for one answer; later is a miss"
+        1000, ge=10, le=10_000, description="milliseconds for one answer; later is a miss"
     )
     local_entries: int = Field(
         10_000, ge=0, description="values that a process keeps before the cache; 0: none"

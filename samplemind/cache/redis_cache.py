@@ -109,6 +109,7 @@ class RedisCache:
         )
         key = settings.signing_key
         self._signing_key = key.get_secret_value().encode() if key else None
+        self._slots = asyncio.Semaphore(settings.max_connections)
         self._flushing: asyncio.Task[None] | None = None
 
     async def get(self, key: str, default: Any = None, *, form: Form | None = None) -> Any:
@@ -294,14 +295,14 @@ class RedisCache:
         if not self.breaker.allows():
             self.counts.add(counts.BYPASSED)
             return otherwise
-        started = time.perf_counter()
         try:
-            try:
-                answer = await command()
-            except RedisConnectionError:
-                if not again or self.breaker.is_open:
-                    raise
-                answer = await command()
+            # As many slots as connections: who waits here is let go at once when Redis fails.
+            async with self._slots:
+                if not self.breaker.allows():
+                    self.counts.add(counts.BYPASSED)
+                    return otherwise
+                started = time.perf_counter()
+                answer = await self._send(command, again=again)
         except raising:
             raise
         except ResponseError as error:
@@ -317,6 +318,14 @@ class RedisCache:
         if self._flushing is None and (new := self.counts.due()):
             self._flushing = asyncio.create_task(self._flush(new))
         return answer
+
+    async def _send(self, command: Callable[[], Awaitable[T]], *, again: bool) -> T:
+        try:
+            return await command()
+        except RedisConnectionError:
+            if not again or self.breaker.is_open:
+                raise
+            return await command()
 
     async def require(self) -> None:
         """Ask for a sign of life, for operators, who must know.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -36,6 +36,8 @@ from samplemind.search.suggest import Suggestion, SuggestionKind
 from samplemind.search.vector import VectorSearch
 
 TTL = SHORT
+
+_LIMIT = 20
 
 _POLICY = Policy(ttl=TTL)
 _HIT_FIELDS = tuple(field.name for field in dataclasses.fields(Hit))
@@ -65,13 +67,13 @@ class CachedSearch:
         First pages without special wishes are counted, and the popular ones kept warm.
         """
         filters = filters or Filters()
-        if set(options) <= {"limit", "offset", "cursor", "explain"} and not any(
-            options.get(name) for name in ("offset", "cursor", "explain")
-        ):
-            self.popularity.count(_asked(query, filters, options.get("limit", 20)))
-        return await self._results(
-            "words", self._words(query, filters, options), filters, query, options
-        )
+        # Wishes that ask for nothing are the same as none, in the key too.
+        options = {name: wish for name, wish in options.items() if wish}
+        limit = options.setdefault("limit", _LIMIT)
+        if len(options) == 1:
+            self.popularity.count(_asked(query, filters, limit))
+        search = self._words(query, filters, options)
+        return await self._results("words", search, filters, query, options)
 
     async def fuzzy_search(
         self, query: str, *, filters: Filters | None = None, **options: Any
@@ -154,6 +156,12 @@ class CachedSearch:
     async def aclose(self) -> None:
         """Send the counts that were gathered."""
         await self.popularity.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.aclose()
 
     def _words(self, query: str, filters: Filters, options: dict[str, Any]) -> _Search:
         return partial(self._full_text.search_audio_files, query=query, filters=filters, **options)
