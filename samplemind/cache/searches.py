@@ -38,6 +38,7 @@ from samplemind.search.vector import VectorSearch
 TTL = SHORT
 
 _LIMIT = 20
+_ASK_FOR_NOTHING = (("offset", 0), ("cursor", None), ("explain", False))
 
 _POLICY = Policy(ttl=TTL)
 _HIT_FIELDS = tuple(field.name for field in dataclasses.fields(Hit))
@@ -68,7 +69,9 @@ class CachedSearch:
         """
         filters = filters or Filters()
         # Wishes that ask for nothing are the same as none, in the key too.
-        options = {name: wish for name, wish in options.items() if wish}
+        options = {
+            name: wish for name, wish in options.items() if (name, wish) not in _ASK_FOR_NOTHING
+        }
         limit = options.setdefault("limit", _LIMIT)
         if len(options) == 1:
             self.popularity.count(_asked(query, filters, limit))

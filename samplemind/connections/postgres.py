@@ -126,6 +126,8 @@ class ConnectionPool:
             async with self._sessions() as session:
                 await self._check_out(session)
                 yield session
+                # What is still to be written is part of what `around_commit` looks at.
+                await session.flush()
                 async with self.around_commit(session):
                     await _commit(session)
         except CheckoutTimeoutError as error:

@@ -53,9 +53,10 @@ async def test_a_pattern_deletes_what_it_matches_and_nothing_else(cache: Compute
     assert await redis.redis.exists(redis.keys.tag("search"))
 
 
-@pytest.mark.parametrize(
-    "poison", [b"", b"\x00", b"rubbish", dumps({"a": 1})[:-1], dumps("x", Form.PICKLE, signing_key=b"k")]
-)  # fmt: skip
+PICKLE = dumps("x", Form.PICKLE, signing_key=b"k")
+
+
+@pytest.mark.parametrize("poison", [b"", b"\x00", b"rubbish", dumps({"a": 1})[:-1], PICKLE])
 async def test_poisoned_values_are_a_miss(cache: ComputedCache, poison: bytes) -> None:
     redis = cache.cache
     await redis.redis.set(redis.keys.value("p"), poison)

@@ -3,7 +3,6 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -24,8 +23,8 @@ from samplemind.cache.warming import warm
 from samplemind.connections.resources import Connections
 from samplemind.errors import CommitOutcomeUnknownError, InvalidInputError
 from samplemind.ids import new_id
-from samplemind.models.user import User
 from samplemind.repositories.collections import AudioCollectionRepository
+from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, KeyMatch, Period, Range
 from samplemind.search.indexer import delete_files, drain, index_files
 from samplemind.search.results import Results
@@ -128,9 +127,7 @@ async def test_a_collection_that_changes_shows_at_once_and_only_to_who_may_see(
     connections: Connections, searches: CachedSearch
 ) -> None:
     async with connections.postgres.session() as session:
-        owner = User(email=f"{uuid4().hex}@example.org", username=f"u{uuid4().hex[:12]}")
-        session.add(owner)
-        await session.flush()
+        owner = await UserRepository(session).add("ada@example.org")
         collection = await AudioCollectionRepository(session).add(owner.id, "mine")
     file = await add_file("/pack/kick.wav", owner_id=owner.id)
     await index_files(connections, [file.id])
