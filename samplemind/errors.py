@@ -12,6 +12,7 @@
     │   │   ├── BackupCorruptError  stored bytes are not those that were written
     │   │   ├── BackupCancelledError    the operator or a time limit stopped it
     │   │   └── MissingToolError    a program of PostgreSQL's is missing, or too old
+    │   ├── UnreadableValueError    a cached value is truncated, foreign or tampered with
     │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB, Redis or an object store did not answer
@@ -78,6 +79,10 @@ class BackupCancelledError(BackupError):
 
 class MissingToolError(BackupError):
     """A program of PostgreSQL's is not installed, or is older than the server."""
+
+
+class UnreadableValueError(PermanentError):
+    """A cached value is truncated, foreign or tampered with; the cache takes it for a miss."""
 
 
 class TransientError(SampleMindError):

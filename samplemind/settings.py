@@ -121,6 +121,22 @@ class CacheSettings(_Group):
     url: Annotated[SecretStr | None, url_of(Store.CACHE)] = Field(
         None, description="redis://:password@host:port/0; none: embedded"
     )
+    max_connections: int = Field(
+        50, ge=1, le=50, description="connections to the cache that one process opens at most"
+    )
+    timeout_ms: int = Field(
+        1000, ge=10, le=10_000, description="milliseconds for one answer; later is a miss"
+    )
+    local_entries: int = Field(
+        10_000, ge=0, description="values that a process keeps before the cache; 0: none"
+    )
+    lease_s: int = Field(
+        5, ge=1, le=300, description="seconds until waiters replace a process that died computing"
+    )
+    warm_s: int = Field(60, ge=1, le=540, description="seconds that one warming may take")
+    signing_key: SecretStr | None = Field(
+        None, description="key that signs pickled values, for callers that ask for pickle"
+    )
 
 
 class WorkerSettings(_Group):

@@ -29,6 +29,7 @@ from samplemind.jobs.payloads import (
     SnapshotStatements,
     VacuumDue,
     VerifyBackup,
+    WarmCache,
     WatchSchedule,
 )
 from samplemind.jobs.periodic import Periodic
@@ -154,6 +155,9 @@ ENTRIES: tuple[Entry, ...] = (
         DrillBackup(),
         "10 6 1 * *",
         "Recovery to a random moment, measured and compared row by row, with evidence kept.",
+        WarmCache(),
+        timedelta(minutes=2),
+        "Popular searches live five minutes: they are made anew before that, or after a flush.",
     ),
 )
 

@@ -26,6 +26,7 @@ from worker.policy import PolicyCheck
 TASK_MODULES = (
     "tasks.backups",
     "tasks.batches",
+    "tasks.cache",
     "tasks.maintenance",
     "tasks.retention",
     "tasks.search",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from samplemind.batches.claims import Claim
 from samplemind.batches.outcomes import ItemOutcome
+from samplemind.cache.features import AudioFeatureCache
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_item import ItemState
 from samplemind.repositories.analyses import AnalysisRepository
@@ -47,6 +48,9 @@ async def record(
     )
     await AudioFileRepository().write_found(
         [outcome.file for outcome in outcomes if outcome.file is not None], now
+    )
+    await AudioFeatureCache(connections.cached).invalidate(
+        {outcome.result.content_hash for outcome in outcomes if outcome.result is not None}
     )
     drain_due = await mark_dirty(
         connections.broker,

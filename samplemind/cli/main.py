@@ -36,6 +36,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "retention": ("samplemind.cli.retention", "retention", "What is kept no longer."),
     "schedule": ("samplemind.cli.schedule", "schedule", "What recurs, and how it last went."),
     "backup": ("samplemind.cli.backup", "backup", "Make, verify, restore and prune backups."),
+    "cache": ("samplemind.cli.cache", "cache", "The cache: figures, warming, clearing."),
     "index": ("samplemind.cli.index", "index", "The search index: lag and repair."),
 }
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 from rich.markup import escape
 
+from samplemind.cache.searches import CachedSearch
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
@@ -17,7 +18,6 @@ from samplemind.repositories.users import UserRepository
 from samplemind.search.facets import Facets
 from samplemind.search.filter_text import parse_kind, parse_period, parse_range
 from samplemind.search.filters import Filters, KeyMatch
-from samplemind.search.full_text import FullTextSearch
 from samplemind.search.keys import parse_key
 from samplemind.search.results import Hit, Results, milliseconds_since
 from samplemind.search.suggest import MAX_SUGGESTIONS, Suggestion
@@ -78,18 +78,11 @@ def search(
 
     async def work(connections: Connections) -> tuple[Results, Facets | None]:
         filters = await filters_of(connections, **narrow)
-        full_text = FullTextSearch(connections.settings.search)
-        async with connections.postgres.session() as session:
-            found = await full_text.search_audio_files(
-                session,
-                query,
-                filters=filters,
-                limit=limit,
-                offset=offset,
-                cursor=cursor,
-                explain=explain,
+        async with CachedSearch(connections) as searches:
+            found = await searches.search_audio_files(
+                query, filters=filters, limit=limit, offset=offset, cursor=cursor, explain=explain
             )
-            counted = await full_text.facets(session, query, filters=filters) if facets else None
+            counted = await searches.facets(query, filters=filters) if facets else None
         return found, counted
 
     found, counted = with_connections(work)
@@ -115,9 +108,8 @@ def fuzzy(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> No
 
     async def work(connections: Connections) -> Results:
         filters = await filters_of(connections, **narrow)
-        full_text = FullTextSearch(connections.settings.search)
-        async with connections.postgres.session() as session:
-            return await full_text.fuzzy_search(session, query, filters=filters, limit=limit)
+        async with CachedSearch(connections) as searches:
+            return await searches.fuzzy_search(query, filters=filters, limit=limit)
 
     _show(with_connections(work), as_json)
 
@@ -136,9 +128,8 @@ def suggest(prefix: tuple[str, ...], limit: int, owner: str | None, as_json: boo
 
     async def work(connections: Connections) -> tuple[Suggestion, ...]:
         filters = Filters(everything=True, owner_id=await _owner_id(connections, owner))
-        full_text = FullTextSearch(connections.settings.search)
-        async with connections.postgres.session() as session:
-            return await full_text.autocomplete(session, typed, filters=filters, limit=limit)
+        async with CachedSearch(connections) as searches:
+            return await searches.autocomplete(typed, filters=filters, limit=limit)
 
     started = time.perf_counter()
     found = with_connections(work)

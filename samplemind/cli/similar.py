@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.audio.analysis import analyze_file
 from samplemind.audio.embedding import join_blocks
+from samplemind.cache.searches import CachedSearch
 from samplemind.cli.output import json_option, print_json
 from samplemind.cli.search import filter_options, filters_of, print_results
 from samplemind.cli.session import with_connections
@@ -21,11 +22,10 @@ from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.search.aspects import ASPECTS
 from samplemind.search.filters import Filters
 from samplemind.search.fusion import Fusion
-from samplemind.search.hybrid import HybridSearch
 from samplemind.search.nearest import Metric
 from samplemind.search.results import Results
 from samplemind.search.sound import Sound, combine, find_by_path, stored_sound
-from samplemind.search.vector import DUPLICATE_SIMILARITY, VectorSearch
+from samplemind.search.vector import DUPLICATE_SIMILARITY
 from samplemind.settings import AudioSettings
 
 
@@ -64,15 +64,14 @@ def similar(
     aspects = _weights(weights)
 
     async def work(connections: Connections) -> Results:
-        search = VectorSearch(connections.settings.search)
         filters = await filters_of(connections, **narrow)
         audio = connections.settings.audio
         async with connections.postgres.session() as session:
             likes = await _sounds(session, files_or_ids, audio, filters)
             dislikes = await _sounds(session, unlike, audio, filters)
             sound = combine(likes, dislikes) if len(likes) > 1 or dislikes else likes[0]
-            found = await search.similarity_search(
-                session,
+        async with CachedSearch(connections) as searches:
+            found = await searches.similarity_search(
                 sound,
                 metric=Metric(metric),
                 filters=filters,
@@ -120,8 +119,8 @@ def hybrid(
         filters = await filters_of(connections, **narrow)
         async with connections.postgres.session() as session:
             sound = await _sound(session, like, connections.settings.audio, filters)
-            return await HybridSearch(connections.settings.search).hybrid_search(
-                session,
+        async with CachedSearch(connections) as searches:
+            return await searches.hybrid_search(
                 " ".join(text),
                 sound,
                 fusion=Fusion(fusion),

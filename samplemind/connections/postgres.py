@@ -11,7 +11,7 @@ the caller says that this does no harm.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -86,6 +86,9 @@ class PoolStats:
     p95_ms: float | None
 
 
+AroundCommit = Callable[[AsyncSession], AbstractAsyncContextManager[None]]
+
+
 class ConnectionPool:
     """An engine with its sessions; make one with `init_connection_pool`."""
 
@@ -105,6 +108,8 @@ class ConnectionPool:
         self._timer = QueryTimer(slow_query_ms)
         self._timer.attach(engine.sync_engine)
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        # What must happen when a transaction commits, such as telling caches.
+        self.around_commit: AroundCommit = lambda _session: nullcontext()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -121,7 +126,10 @@ class ConnectionPool:
             async with self._sessions() as session:
                 await self._check_out(session)
                 yield session
-                await _commit(session)
+                # What is still to be written is part of what `around_commit` looks at.
+                await session.flush()
+                async with self.around_commit(session):
+                    await _commit(session)
         except CheckoutTimeoutError as error:
             self._timeouts += 1
             message = (

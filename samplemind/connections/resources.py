@@ -8,6 +8,7 @@ stops it at once rather than mixing two processes' bytes on one socket.
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,11 @@ from pydantic import SecretStr
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from samplemind.cache.cached import ComputedCache
+from samplemind.cache.invalidation import invalidating, noted
+from samplemind.cache.redis_cache import RedisCache
 from samplemind.connections.mongo import Fields, connect_mongo, translating_errors
 from samplemind.connections.postgres import ConnectionPool, init_connection_pool
 from samplemind.connections.redis import connect_redis
@@ -52,6 +57,7 @@ class Connections:
         self._database_lock = asyncio.Lock()
         self._broker: Redis | None = None
         self._cache: Redis | None = None
+        self._cached: ComputedCache | None = None
 
     @property
     def postgres(self) -> ConnectionPool:
@@ -97,6 +103,16 @@ class Connections:
             self._cache = self._make_redis(Store.CACHE)
         return self._cache
 
+    @property
+    def cached(self) -> ComputedCache:
+        """The values that are computed where the cache has none; outlives a cache that is down."""
+        self._check_usable()
+        if self._cached is None:
+            redis_cache = RedisCache(self.settings.cache, with_local_layer=not self._worker)
+            self._cached = ComputedCache(redis_cache)
+            self._closers += [redis_cache.aclose, self._cached.aclose]
+        return self._cached
+
     async def aclose(self) -> None:
         """Close what was opened, last first; doing it twice is harmless."""
         if os.getpid() != self._pid:
@@ -119,7 +135,7 @@ class Connections:
     def _make_pool(self) -> ConnectionPool:
         postgres = self.settings.postgres
         worker = self._worker
-        return init_connection_pool(
+        pool = init_connection_pool(
             self._url(Store.POSTGRES),
             postgres.worker_pool_size if worker else postgres.pool_size,
             postgres.worker_max_overflow if worker else postgres.max_overflow,
@@ -130,6 +146,14 @@ class Connections:
             slow_query_ms=postgres.slow_query_ms,
             application_name="samplemind-worker" if worker else "samplemind",
         )
+        pool.around_commit = self._around_commit
+        return pool
+
+    def _around_commit(self, session: AsyncSession) -> AbstractAsyncContextManager[None]:
+        tags = noted(session)
+        if not tags or self.settings.cache.url is None or self.settings.broker.url is None:
+            return nullcontext()
+        return invalidating(tags, self.cached, self.broker)
 
     def _mongo_client(self) -> AsyncMongoClient[Fields]:
         if self._mongo is None:

@@ -201,6 +201,12 @@ class ArchiveWal(Payload):
     job_name = "backups.archive_wal"
 
 
+class WarmCache(Payload):
+    """Make popular searches anew before they expire from the cache."""
+
+    job_name = "cache.warm"
+
+
 PAYLOADS: tuple[type[Payload], ...] = (
     AnalyzeBatch,
     WorkBatch,
@@ -227,4 +233,5 @@ PAYLOADS: tuple[type[Payload], ...] = (
     DrillBackup,
     PruneBackups,
     ArchiveWal,
+    WarmCache,
 )

@@ -56,6 +56,7 @@ ROUTES: tuple[tuple[str, Queue], ...] = (
     ("search.refresh_vocabulary", Queue.MAINTENANCE),
     ("search.optimize", Queue.MAINTENANCE),
     ("search.*", Queue.INDEX),
+    ("cache.*", Queue.MAINTENANCE),
     ("backups.*", Queue.MAINTENANCE),
     ("maintenance.watch", Queue.INTERACTIVE),  # it must not wait behind what it watches
     ("maintenance.*", Queue.MAINTENANCE),

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Uuid
 
+from samplemind.cache.invalidation import COLLECTIONS, note_change
 from samplemind.errors import NotFoundError
 from samplemind.ids import new_id
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
@@ -87,6 +88,7 @@ class AudioCollectionRepository:
 
     async def delete(self, collection_id: UUID) -> bool:
         """Delete the collection with its items; false where there is none."""
+        note_change(self._session, COLLECTIONS)
         statement = delete(AudioCollection).where(AudioCollection.id == collection_id)
         return bool(await changed_rows(self._session, statement))
 
@@ -207,6 +209,7 @@ class AudioCollectionRepository:
         # Whoever changes items will change the count: taking that lock first, in order of id,
         # keeps writers who touch the same items in another order from deadlocking, and gives
         # files that are added at once places of their own.
+        note_change(self._session, COLLECTIONS)
         locked = await self._session.scalars(
             select(AudioCollection.id)
             .where(which)

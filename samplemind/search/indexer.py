@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from samplemind.cache.invalidation import note_files, settle_debts
 from samplemind.connections.resources import Connections
 from samplemind.errors import TransientError
 from samplemind.models.search_document import SearchDocument
@@ -68,6 +69,7 @@ async def drain(connections: Connections, *, at_most: int = 100_000) -> IndexRep
     Raises:
         StoreUnavailableError: a store did not answer; what was claimed returns by its lease.
     """
+    await settle_debts(connections.cached, connections.broker)
     report = IndexReport()
     while report.seen < at_most:
         claim = await claim_dirty(connections.broker, limit=CHUNK, lease=_LEASE)
@@ -197,8 +199,11 @@ async def _bring_up_to_date(
 
     async def write(session: AsyncSession) -> IndexReport:
         await join_writers(session)
+        changing = [*gone, *(file.row.file_id for file in files)]
+        await note_files(session, changing)
         removed = await remove_files(session, gone)
         written = await merge_files(session, files)
+        await note_files(session, written)
         await record_changes(session, [*gone, *written])
         return IndexReport(written=len(written), removed=removed)
 

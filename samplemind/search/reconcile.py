@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from samplemind.cache.invalidation import note_files
 from samplemind.connections.resources import Connections
 from samplemind.errors import ConflictError
 from samplemind.models.search_document import SearchDocument
@@ -159,6 +160,7 @@ async def _remove_ahead(connections: Connections, rows: dict[UUID, FileVersion])
     async def remove(session: AsyncSession) -> None:
         await join_writers(session)
         same = await _still_of(session, ahead, rows)
+        await note_files(session, same)
         await remove_files(session, same)
         await record_changes(session, same)
 

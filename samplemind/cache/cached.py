@@ -1,0 +1,486 @@
+"""Values that are computed where they are not cached: by one caller for all that wait.
+
+    @cached(ttl=HOUR, key_prefix="report", tags=("index",))
+    async def report(day: date) -> dict[str, int]: ...
+
+A stored value carries the versions of its tags from before it was computed, so `invalidate` is one
+write per tag, and a value computed before it but stored after it is never served. The caller that
+computes holds a lease in Redis, which it renews: the others, in every process, wait for its value,
+or take over once the lease lapses because its process died.
+
+A value is refreshed in the background before it expires, the likelier the nearer the end and the
+longer it took (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede
+Prevention", VLDB 2015), and within `stale` after it.
+
+Invariant: an exception is never cached, and none comes from the cache: without Redis the function
+is called, still once for all who wait in this process.
+"""
+
+import asyncio
+import functools
+import inspect
+import math
+import random
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+
+from samplemind.cache import counts
+from samplemind.cache.keys import call_parts, key
+from samplemind.cache.redis_cache import DAY, HOUR, RedisCache, jittered_ms
+from samplemind.cache.serialization import dumps
+from samplemind.errors import InvalidInputError
+from samplemind.log import get_logger
+from samplemind.settings import get_settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Tags = Sequence[str] | Callable[..., Sequence[str]]
+
+_TAG_LIFE = 2 * 30 * DAY
+_FIRST_POLL_S = 0.005
+_LONGEST_POLL_S = 0.1
+_BETA = 1.0
+
+# Tags that have no version get one, so that an evicted tag makes its values invalid, not eternal.
+_TAKE = """
+local got = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
+local answer = {got and 1 or 0}
+for i = 2, #KEYS do
+    local version = redis.call('GET', KEYS[i])
+    if not version then
+        version = ARGV[1]
+        redis.call('SET', KEYS[i], version, 'PX', ARGV[3])
+    end
+    answer[i] = version
+end
+return answer
+"""
+_PUT = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[1])
+return 1
+"""
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+_RENEW = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] "
+    "then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+)
+
+_bypassed: ContextVar[bool] = ContextVar("cache_bypassed", default=False)
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long a value holds.
+
+    Attributes:
+        ttl: how long it is fresh.
+        stale: how long after that it may be served while it is computed anew.
+        negative_ttl: how long a None is fresh; none: as long as any value. Zero: never cached.
+    """
+
+    ttl: timedelta = HOUR
+    stale: timedelta = timedelta(0)
+    negative_ttl: timedelta | None = None
+
+    def fresh_for(self, value: object) -> timedelta:
+        """Return how long this value is fresh."""
+        if value is None and self.negative_ttl is not None:
+            return self.negative_ttl
+        return self.ttl
+
+
+class _Entry(NamedTuple):
+    """A value as it is stored; times in seconds since 1970."""
+
+    value: Any
+    fresh_until: float
+    gone_at: float
+    took_s: float
+    versions: tuple[bytes, ...]
+
+    def wants_refresh(self, now: float) -> bool:
+        # 1 - random() is never 0.
+        early_s = -self.took_s * _BETA * math.log(1 - random.random())  # noqa: S311 - XFetch
+        return now + early_s >= self.fresh_until
+
+
+class ComputedCache:
+    """Computes what is missing, once; see the module."""
+
+    def __init__(self, cache: RedisCache) -> None:
+        self.cache = cache
+        redis = cache.redis
+        self._take = redis.register_script(_TAKE)
+        self._put = redis.register_script(_PUT)
+        self._release = redis.register_script(_RELEASE)
+        self._renew = redis.register_script(_RENEW)
+        self._flights: dict[str, asyncio.Task[Any]] = {}
+        self._refreshes: dict[str, asyncio.Task[None]] = {}
+
+    async def fetch(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[R]],
+        policy: Policy,
+        tags: Sequence[str] = (),
+    ) -> R:
+        """Return the cached value, or what `compute` returns, which is then cached.
+
+        Args:
+            key: as `keys.key` builds it, of everything that the value follows from.
+            compute: where it raises, that goes to whoever waits in this process.
+            policy: how long the value holds.
+            tags: `invalidate` of one makes the value invalid.
+        """
+        if _bypassed.get():
+            return await compute()
+        entry = await self._read(key, tags)
+        now = time.time()
+        if entry is not None and now < entry.gone_at:
+            if entry.wants_refresh(now):
+                if now >= entry.fresh_until:
+                    self.cache.counts.add(counts.STALE_SERVED)
+                self._refresh_soon(key, compute, policy, tags)
+            return cast("R", entry.value)
+        self.cache.counts.add(counts.MISSES)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._lead(key, compute, policy, tags))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._land(key, done))
+        # Whoever gives up waiting does not end what others wait for.
+        return cast("R", await asyncio.shield(flight))
+
+    async def refresh(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[object]],
+        policy: Policy,
+        tags: Sequence[str] = (),
+    ) -> bool:
+        """Compute and store the value now; false where somebody else is at it or Redis is down."""
+        token = secrets.token_hex(12)
+        taken, versions = await self._try_lease(key, token, tags)
+        if not taken:
+            return False
+        await self._compute(key, token, compute, policy, versions)
+        return True
+
+    async def left(self, key: str, tags: Sequence[str] = ()) -> timedelta | None:
+        """Return how long the value will be fresh; none where there is no valid one."""
+        entry = await self._read(key, tags, count=False)
+        return None if entry is None else timedelta(seconds=entry.fresh_until - time.time())
+
+    async def invalidate(self, *tags: str) -> bool:
+        """Make every value with one of the tags invalid, everywhere; false where Redis is down.
+
+        One write for each tag, however many values have it.
+        """
+        stored = [self.cache.keys.tag(tag) for tag in tags]
+        self.cache.local.forget(stored)
+        life_ms = int(_TAG_LIFE / timedelta(milliseconds=1))
+
+        async def send() -> bool:
+            pipeline = self.cache.redis.pipeline(transaction=True)
+            for each in stored:
+                pipeline.set(each, secrets.token_hex(12), px=life_ms)
+            await pipeline.execute()
+            return True
+
+        return await self.cache.ask(send, False) if stored else True
+
+    async def aclose(self) -> None:
+        """End what is computed in the background."""
+        tasks = [*self._flights.values(), *self._refreshes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, key: str, tags: Sequence[str], *, count: bool = True) -> _Entry | None:
+        cache = self.cache
+        stored = cache.keys.value(key)
+        data = cache.local.get(stored)
+        if data is not None:
+            entry = self._entry(key, data)
+            if entry is not None:
+                cache.counts.add(counts.LOCAL_HITS, count)
+            return entry
+        cache.local.listen(cache.redis.connection_pool)
+        tag_keys = [cache.keys.tag(tag) for tag in tags]
+        mark = cache.local.mark()
+        found = await cache.ask(lambda: cache.redis.mget(stored, *tag_keys), None)
+        if found is None or found[0] is None:
+            return None
+        entry = self._entry(key, found[0])
+        if entry is None or entry.versions != tuple(found[1:]):
+            return None
+        cache.counts.add(counts.HITS, count)
+        # Redis ends it at `gone_at` too, but a local copy of what is stale would never be renewed.
+        cache.local.keep(
+            stored, found[0], mark, ttl_s=entry.fresh_until - time.time(), tags=tag_keys
+        )
+        return entry
+
+    def _entry(self, key: str, data: bytes) -> _Entry | None:
+        content = self.cache.read(key, data, None)
+        if not isinstance(content, list) or len(content) != len(_Entry._fields):
+            return None
+        value, fresh_until, gone_at, took_s, versions = content
+        if not all(isinstance(number, float) for number in (fresh_until, gone_at, took_s)):
+            return None
+        return _Entry(value, fresh_until, gone_at, took_s, tuple(versions))
+
+    async def _lead(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[R]],
+        policy: Policy,
+        tags: Sequence[str],
+    ) -> R:
+        """Compute under the lease, or wait for whoever has it."""
+        token = secrets.token_hex(12)
+        pause_s = _FIRST_POLL_S
+        waited = False
+        while True:
+            # Read again first: it may have come since, from whoever had the lease before.
+            entry = await self._read(key, tags, count=False) if waited else None
+            if entry is not None and time.time() < entry.gone_at:
+                return cast("R", entry.value)
+            taken, versions = await self._try_lease(key, token, tags)
+            if taken:
+                late = await self._read(key, tags, count=False)
+                if late is not None and time.time() < late.fresh_until:
+                    await self._give_back(key, token)
+                    return cast("R", late.value)
+                if waited:
+                    self.cache.counts.add(counts.TAKEN_OVER)
+                return await self._compute(key, token, compute, policy, versions)
+            if versions is None:  # Redis is down
+                self.cache.counts.add(counts.COMPUTED)
+                return await compute()
+            waited = True
+            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - only spreads
+            pause_s = min(2 * pause_s, _LONGEST_POLL_S)
+
+    async def _try_lease(
+        self, key: str, token: str, tags: Sequence[str]
+    ) -> tuple[bool, tuple[bytes, ...] | None]:
+        names = [self.cache.keys.lease(key), *map(self.cache.keys.tag, tags)]
+        life_ms = int(_TAG_LIFE / timedelta(milliseconds=1))
+        values: list[str | int] = [token, self.cache.settings.lease_s * 1000, life_ms]
+        # Sent once: a lease taken by an answer that was lost would keep its own taker waiting.
+        answer = await self.cache.ask(
+            lambda: self._take(keys=names, args=values), None, again=False
+        )
+        return (False, None) if answer is None else (bool(answer[0]), tuple(answer[1:]))
+
+    async def _compute(
+        self,
+        key: str,
+        token: str,
+        compute: Callable[[], Awaitable[R]],
+        policy: Policy,
+        versions: tuple[bytes, ...] | None,
+    ) -> R:
+        renewal = asyncio.create_task(self._keep_lease(key, token))
+        started = time.perf_counter()
+        try:
+            value = await compute()
+            took_s = time.perf_counter() - started
+            self.cache.counts.add(counts.COMPUTED)
+            await self._store(key, token, value, took_s, policy, versions or ())
+        except BaseException:
+            await asyncio.shield(self._give_back(key, token))
+            raise
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+        return value
+
+    async def _store(
+        self,
+        key: str,
+        token: str,
+        value: object,
+        took_s: float,
+        policy: Policy,
+        versions: tuple[bytes, ...],
+    ) -> None:
+        fresh = policy.fresh_for(value)
+        if fresh <= timedelta(0):
+            await self._give_back(key, token)
+            return
+        fresh_s = jittered_ms(fresh) / 1000
+        gone_s = fresh_s + policy.stale.total_seconds()
+        now = time.time()
+        try:
+            data = dumps([value, now + fresh_s, now + gone_s, took_s, list(versions)])
+        except InvalidInputError as error:
+            # The caller has its value; that it cannot be kept is a mistake for the log.
+            _log.warning("cache.not_storable", key=key, reason=str(error))
+            await self._give_back(key, token)
+            return
+        names = [self.cache.keys.lease(key), self.cache.keys.value(key)]
+        args: list[str | bytes | int] = [token, data, max(1, int(gone_s * 1000))]
+        await self.cache.ask(lambda: self._put(keys=names, args=args), None)
+
+    async def _keep_lease(self, key: str, token: str) -> None:
+        life_s = self.cache.settings.lease_s
+        names = [self.cache.keys.lease(key)]
+        args: list[str | int] = [token, life_s * 1000]
+        while True:
+            await asyncio.sleep(life_s / 3)
+            await self.cache.ask(lambda: self._renew(keys=names, args=args), None)
+
+    async def _give_back(self, key: str, token: str) -> None:
+        names = [self.cache.keys.lease(key)]
+        await self.cache.ask(lambda: self._release(keys=names, args=[token]), None)
+
+    def _refresh_soon(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[object]],
+        policy: Policy,
+        tags: Sequence[str],
+    ) -> None:
+        if key in self._refreshes or self.cache.breaker.is_open:
+            return
+
+        async def refresh() -> None:
+            try:
+                if await self.refresh(key, compute, policy, tags):
+                    self.cache.counts.add(counts.REFRESHED)
+            except Exception as error:  # noqa: BLE001 - nobody waits; the old value still serves
+                _log.warning("cache.refresh_failed", key=key, error=type(error).__name__)
+            finally:
+                del self._refreshes[key]
+
+        self._refreshes[key] = asyncio.create_task(refresh())
+
+    def _land(self, key: str, flight: "asyncio.Task[Any]") -> None:
+        del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # every waiter may have given up: then nobody else asks for it
+
+
+@contextmanager
+def bypass() -> Iterator[None]:
+    """Call functions as if nothing were cached, and cache nothing, within the block."""
+    token = _bypassed.set(True)
+    try:
+        yield
+    finally:
+        _bypassed.reset(token)
+
+
+_caches: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ComputedCache]" = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def current_cache() -> ComputedCache:
+    """Return the running loop's cache, made at its first use from the process's settings."""
+    loop = asyncio.get_running_loop()
+    found = _caches.get(loop)
+    if found is None:
+        found = _caches[loop] = ComputedCache(RedisCache(get_settings().cache))
+    return found
+
+
+def use_cache(cache: ComputedCache) -> None:
+    """Make `@cached` functions on the running loop use this one."""
+    _caches[asyncio.get_running_loop()] = cache
+
+
+async def invalidate(*tags: str) -> bool:
+    """Make every value with one of the tags invalid; see `ComputedCache.invalidate`."""
+    return await current_cache().invalidate(*tags)
+
+
+def cached(
+    *,
+    ttl: timedelta = HOUR,
+    key_prefix: str,
+    stale: timedelta = timedelta(0),
+    negative_ttl: timedelta | None = None,
+    tags: Tags = (),
+    lookup: Callable[[], ComputedCache] = current_cache,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Cache what a function returns, by its bound arguments.
+
+    A plain function is served by a loop in a thread of the cache's own; it runs in yet another
+    thread, with the caller's context variables.
+
+    Args:
+        ttl: how long a result is fresh.
+        key_prefix: names the results in statistics and patterns.
+        stale: how long after that it may be served while it is computed anew.
+        negative_ttl: how long a None is fresh; zero: it is not cached.
+        tags: names to invalidate results by, or a function of the same arguments that returns them.
+        lookup: gives the cache.
+
+    Example:
+        @cached(ttl=HOUR, key_prefix="pack", tags=lambda pack_id: (f"pack.{pack_id}",))
+    """
+    policy = Policy(ttl, stale, negative_ttl)
+
+    def told(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, Sequence[str]]:
+        named = tags(*args, **kwargs) if callable(tags) else tags
+        return key(key_prefix, *call_parts(function, args, kwargs)), named
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def serve(*args: P.args, **kwargs: P.kwargs) -> Any:
+                place, named = told(function, args, kwargs)
+                return await lookup().fetch(place, lambda: function(*args, **kwargs), policy, named)
+
+            return cast("Callable[P, R]", serve)
+
+        @functools.wraps(function)
+        def serve_plain(*args: P.args, **kwargs: P.kwargs) -> R:
+            if _bypassed.get():
+                return function(*args, **kwargs)
+            place, named = told(function, args, kwargs)
+
+            async def fetch() -> R:
+                async def compute() -> R:
+                    return await asyncio.to_thread(function, *args, **kwargs)
+
+                return await lookup().fetch(place, compute, policy, named)
+
+            return asyncio.run_coroutine_threadsafe(fetch(), _plain_loop()).result()
+
+        return serve_plain
+
+    return decorate
+
+
+_plain: asyncio.AbstractEventLoop | None = None
+_plain_lock = threading.Lock()
+
+
+def _plain_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of plain functions' caches, in a daemon thread of this process."""
+    global _plain
+    with _plain_lock:
+        if _plain is None or not _plain.is_running():
+            loop = asyncio.new_event_loop()
+            started = threading.Event()
+            loop.call_soon(started.set)
+            threading.Thread(target=loop.run_forever, name="cache-loop", daemon=True).start()
+            started.wait()
+            _plain = loop
+        return _plain

@@ -1,0 +1,481 @@
+"""The cache's Redis behind calls that never fail because of it.
+
+Invariant: Redis that is down, slow, full or holds rubbish is a miss, counted and logged, and never
+an exception of a caller; values that cannot be stored and keys that cannot be built are the
+caller's mistake and are told. While the circuit breaker is open, nobody waits.
+
+A command that must not run twice (a count) is sent once; the rest is sent again once where its
+connection broke.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from samplemind.cache import counts
+from samplemind.cache.breaker import CircuitBreaker
+from samplemind.cache.counts import Counts
+from samplemind.cache.keys import FORMAT, Keys
+from samplemind.cache.local import LocalLayer
+from samplemind.cache.serialization import Form, dumps, loads
+from samplemind.errors import (
+    InvalidInputError,
+    SettingsError,
+    StackNotRunningError,
+    StoreUnavailableError,
+    UnreadableValueError,
+)
+from samplemind.log import get_logger
+from samplemind.settings import CacheSettings
+
+T = TypeVar("T")
+
+SHORT = timedelta(minutes=5)
+HOUR = timedelta(hours=1)
+DAY = timedelta(hours=24)
+
+_JITTER = 0.1
+_LONGEST = timedelta(days=30)
+_POOL_WAIT_S = 1.0
+_SCAN = 500
+_STATS_SCAN_KEYS = 200_000
+_MISSING: Any = object()
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Figures of the cache; none where Redis did not answer.
+
+    Attributes:
+        hits: of all processes, with those of their local layers.
+        hit_rate: 0 to 1; none before the first read.
+        p50_ms, p95_ms, p99_ms: of this process's last round trips.
+        keys: by prefix; of the first 200,000 where there are more.
+        counted: everything that all processes counted, by name.
+    """
+
+    available: bool
+    hits: int
+    misses: int
+    hit_rate: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    memory_bytes: int | None
+    memory_limit_bytes: int | None
+    evictions: int | None
+    expirations: int | None
+    keys: Mapping[str, int]
+    counted: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON has them."""
+        return asdict(self)
+
+
+class RedisCache:
+    """One process's access to the cache; belongs to the event loop that first used it."""
+
+    def __init__(
+        self, settings: CacheSettings, *, version: int = FORMAT, with_local_layer: bool = True
+    ) -> None:
+        """Connect to nothing yet.
+
+        Raises:
+            StackNotRunningError: the settings name no URL.
+            SettingsError: the URL cannot be read.
+        """
+        self.settings = settings
+        self.keys = Keys(version)
+        self.counts = Counts()
+        self.redis = connect_cache(settings)
+        self.breaker = CircuitBreaker(self.redis.ping)
+        self.local = LocalLayer(
+            self.keys.namespace, settings.local_entries if with_local_layer else 0
+        )
+        key = settings.signing_key
+        self._signing_key = key.get_secret_value().encode() if key else None
+        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def get(self, key: str, default: Any = None, *, form: Form | None = None) -> Any:
+        """Return the value, or the default where there is none or it cannot be read.
+
+        Args:
+            key: as `keys.key` builds it.
+            default: for a miss.
+            form: needed for a pickle, which is opened for nobody who did not ask.
+        """
+        stored = self.keys.value(key)
+        data = self.local.get(stored)
+        if data is not None:
+            self.counts.add(counts.LOCAL_HITS)
+        else:
+            self.local.listen(self.redis.connection_pool)
+            mark = self.local.mark()
+            data = await self.ask(lambda: self.redis.get(stored), None)
+            if data is not None and self.local.is_trusted:
+                # Its expiry is news as well, so it is kept for as long as Redis has it.
+                self.local.keep(stored, data, mark, ttl_s=HOUR.total_seconds())
+        return self._read(key, data, default, form)
+
+    async def get_many(self, keys: Sequence[str], *, form: Form | None = None) -> dict[str, Any]:
+        """Return the values that are there, in one round trip."""
+        if not keys:
+            return {}
+        stored = [self.keys.value(key) for key in keys]
+        found = await self.ask(lambda: self.redis.mget(stored), None)
+        if found is None:
+            return {}
+        values = {}
+        for key, data in zip(keys, found, strict=True):
+            value = self._read(key, data, _MISSING, form)
+            if value is not _MISSING:
+                values[key] = value
+        return values
+
+    async def set(
+        self, key: str, value: object, ttl: timedelta = HOUR, *, form: Form = Form.MSGPACK
+    ) -> bool:
+        """Store the value; false where Redis did not take it.
+
+        Raises:
+            InvalidInputError: the value cannot be stored, or the TTL is not positive.
+        """
+        data, px = self._write(value, form), jittered_ms(ttl)
+        done = await self.ask(lambda: self.redis.set(self.keys.value(key), data, px=px), None)
+        return bool(done)
+
+    async def set_many(
+        self, values: Mapping[str, object], ttl: timedelta = HOUR, *, form: Form = Form.MSGPACK
+    ) -> bool:
+        """Store the values in one round trip; false where Redis did not take them.
+
+        Raises:
+            InvalidInputError: a value cannot be stored, or the TTL is not positive.
+        """
+        if not values:
+            return True
+        rows = [
+            (self.keys.value(key), self._write(value, form), jittered_ms(ttl))
+            for key, value in values.items()
+        ]
+
+        async def send() -> bool:
+            pipeline = self.redis.pipeline(transaction=False)
+            for stored, data, px in rows:
+                pipeline.set(stored, data, px=px)
+            await pipeline.execute()
+            return True
+
+        return await self.ask(send, False)
+
+    async def delete(self, *keys: str) -> int:
+        """Delete the values and whatever is being computed for them; return how many were there."""
+        if not keys:
+            return 0
+        stored = [self.keys.value(key) for key in keys]
+        leases = [self.keys.lease(key) for key in keys]
+        self.local.forget(stored)
+
+        async def send() -> int:
+            pipeline = self.redis.pipeline(transaction=True)
+            pipeline.unlink(*leases)
+            pipeline.unlink(*stored)
+            return int((await pipeline.execute())[1])
+
+        return await self.ask(send, 0)
+
+    async def increment(self, key: str, by: int = 1, ttl: timedelta = HOUR) -> int | None:
+        """Add to a whole number and return the sum; none where Redis did not answer.
+
+        Atomic. A number that is not there begins at 0 and gets the TTL; one that is there keeps
+        the time it has left.
+
+        Raises:
+            InvalidInputError: the value is no whole number, or the sum is beyond 64 bits.
+        """
+        px = jittered_ms(ttl)
+
+        async def send() -> int:
+            pipeline = self.redis.pipeline(transaction=True)
+            pipeline.incrby(self.keys.value(key), by)
+            pipeline.pexpire(self.keys.value(key), px, nx=True)
+            return int((await pipeline.execute())[0])
+
+        try:
+            return await self.ask(send, None, again=False, raising=ResponseError)
+        except ResponseError as error:
+            message = f"{key} cannot be counted: it is no whole number of 64 bits"
+            raise InvalidInputError(message) from error
+
+    async def decrement(self, key: str, by: int = 1, ttl: timedelta = HOUR) -> int | None:
+        """Take from a whole number; see `increment`."""
+        return await self.increment(key, -by, ttl)
+
+    async def delete_pattern(self, pattern: str) -> int:
+        """Delete the values whose key matches, such as `search:*`; return how many.
+
+        In batches, with SCAN and UNLINK: nobody else waits for it.
+
+        Raises:
+            InvalidInputError: the pattern is empty.
+        """
+        deleted = 0
+        async for batch in self._matching(pattern):
+            self.local.forget(batch)
+            deleted += int(await self.ask(partial(self.redis.unlink, *batch), 0))
+        return deleted
+
+    async def count_pattern(self, pattern: str) -> int:
+        """Return how many values `delete_pattern` would delete."""
+        found: set[str] = set()
+        async for batch in self._matching(pattern):
+            found.update(batch)
+        return len(found)
+
+    async def get_stats(self) -> CacheStats:
+        """Return the figures of the cache; reads the names of at most 200,000 keys."""
+        await self.flush_counts()
+        total = {
+            name.decode(): int(number)
+            for name, number in (
+                await self.ask(lambda: self.redis.hgetall(self.keys.of("stats")), {})
+            ).items()
+        }
+        info: dict[str, Any] = await self.ask(self.redis.info, {})
+        hits = total.get(counts.HITS, 0) + total.get(counts.LOCAL_HITS, 0)
+        misses = total.get(counts.MISSES, 0)
+        return CacheStats(
+            available=bool(info),
+            hits=hits,
+            misses=misses,
+            hit_rate=hits / (hits + misses) if hits + misses else None,
+            p50_ms=self.counts.percentile_ms(0.50),
+            p95_ms=self.counts.percentile_ms(0.95),
+            p99_ms=self.counts.percentile_ms(0.99),
+            memory_bytes=info.get("used_memory"),
+            memory_limit_bytes=info.get("maxmemory"),
+            evictions=info.get("evicted_keys"),
+            expirations=info.get("expired_keys"),
+            keys=await self._keys_by_prefix(),
+            counted=total,
+        )
+
+    async def ask(
+        self,
+        command: Callable[[], Awaitable[Any]],
+        otherwise: T,
+        *,
+        again: bool = True,
+        raising: type[RedisError] | tuple[type[RedisError], ...] = (),
+    ) -> Any | T:
+        """Return what Redis answers, or `otherwise` where it does not.
+
+        Args:
+            command: sends it; called a second time where the connection broke.
+            otherwise: for a Redis that is down.
+            again: the command may run twice without harm.
+            raising: errors that are the caller's.
+        """
+        if not self.breaker.allows():
+            self.counts.add(counts.BYPASSED)
+            return otherwise
+        try:
+            # As many slots as connections: who waits here is let go at once when Redis fails.
+            async with self._slots:
+                if not self.breaker.allows():
+                    self.counts.add(counts.BYPASSED)
+                    return otherwise
+                started = time.perf_counter()
+                answer = await self._send(command, again=again)
+        except raising:
+            raise
+        except ResponseError as error:
+            # Redis is there but refuses: full, read only, or a value of another type.
+            self.counts.add(counts.ERRORS)
+            _log.warning("cache.refused", error=str(error).split(" ", 1)[0])
+            return otherwise
+        except (RedisError, OSError, TimeoutError) as error:
+            self.counts.add(counts.ERRORS)
+            self.breaker.trip(error)
+            return otherwise
+        self.counts.latencies_s.append(time.perf_counter() - started)
+        if self._flushing is None and (new := self.counts.due()):
+            self._flushing = asyncio.create_task(self._flush(new))
+        return answer
+
+    async def _send(self, command: Callable[[], Awaitable[T]], *, again: bool) -> T:
+        try:
+            return await command()
+        except RedisConnectionError:
+            if not again or self.breaker.is_open:
+                raise
+            return await command()
+
+    async def require(self) -> None:
+        """Ask for a sign of life, for operators, who must know.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        if not await self.ask(self.redis.ping, False):
+            message = "the cache's Redis does not answer"
+            raise StoreUnavailableError(message)
+
+    async def flush_counts(self) -> None:
+        """Add what this process counted to what all have counted."""
+        await self._flush(self.counts.take())
+
+    async def aclose(self) -> None:
+        """Flush the counts and close the connections; doing it twice is harmless."""
+        await self.breaker.aclose()
+        await self.local.aclose()
+        if self._flushing is not None:
+            await asyncio.gather(self._flushing, return_exceptions=True)
+        if self.counts.total and not self.breaker.is_open:
+            await self.flush_counts()
+        await self.breaker.aclose()
+        if self._flushing is not None:
+            await asyncio.gather(self._flushing, return_exceptions=True)
+        await self.redis.aclose()
+
+    def read(self, key: str, data: bytes | None, default: Any) -> Any:
+        """Return what the stored bytes hold, or the default; rubbish is logged."""
+        if data is None:
+            return default
+        try:
+            return loads(data, form=None, signing_key=self._signing_key)
+        except UnreadableValueError as error:
+            self._note_unreadable(key, error)
+            return default
+
+    def _read(self, key: str, data: bytes | None, default: Any, form: Form | None) -> Any:
+        if data is None:
+            self.counts.add(counts.MISSES)
+            return default
+        if data[:1] in b"-0123456789" and _is_number(data):
+            self.counts.add(counts.HITS)
+            return int(data)
+        try:
+            value = loads(data, form=form, signing_key=self._signing_key)
+        except UnreadableValueError as error:
+            self._note_unreadable(key, error)
+            self.counts.add(counts.MISSES)
+            return default
+        self.counts.add(counts.HITS)
+        return value
+
+    def _note_unreadable(self, key: str, error: UnreadableValueError) -> None:
+        self.counts.add(counts.UNREADABLE)
+        _log.warning("cache.unreadable_value", key=key, reason=str(error))
+
+    def _write(self, value: object, form: Form) -> bytes:
+        # Whole numbers are stored as Redis counts them.
+        if type(value) is int and -(2**63) <= value < 2**63:
+            return str(value).encode()
+        return dumps(value, form, signing_key=self._signing_key)
+
+    async def _matching(self, pattern: str) -> AsyncIterator[list[str]]:
+        if not pattern:
+            message = "an empty pattern matches nothing: write for example search:*"
+            raise InvalidInputError(message)
+        cursor = 0
+        while True:
+            found = await self.ask(
+                partial(self.redis.scan, cursor, match=self.keys.value(pattern), count=_SCAN),
+                None,
+            )
+            if found is None:
+                return
+            cursor, names = found
+            if names:
+                yield [each.decode(errors="surrogateescape") for each in names]
+            if not cursor:
+                return
+
+    async def _keys_by_prefix(self) -> dict[str, int]:
+        by_prefix: Counter[str] = Counter()
+        async for batch in self._matching("*"):
+            by_prefix.update(map(self.keys.prefix_of, batch))
+            if by_prefix.total() >= _STATS_SCAN_KEYS:
+                break
+        return dict(by_prefix)
+
+    async def _flush(self, new: Mapping[str, int]) -> None:
+        async def send() -> bool:
+            pipeline = self.redis.pipeline(transaction=False)
+            for name, number in new.items():
+                pipeline.hincrby(self.keys.of("stats"), name, number)
+            await pipeline.execute()
+            return True
+
+        try:
+            if new:
+                await self.ask(send, False, again=False)
+        finally:
+            self._flushing = None
+
+
+def connect_cache(settings: CacheSettings) -> Redis:
+    """Make a client whose every wait is short; it connects at its first use.
+
+    Raises:
+        StackNotRunningError: the settings name no URL.
+        SettingsError: the URL cannot be read.
+    """
+    if settings.url is None:
+        message = (
+            "no address for cache: start the embedded stack with `samplemind up`, "
+            "or set SAMPLEMIND_CACHE_URL"
+        )
+        raise StackNotRunningError(message)
+    timeout_s = settings.timeout_ms / 1000
+    try:
+        pool = BlockingConnectionPool.from_url(
+            settings.url.get_secret_value(),
+            max_connections=settings.max_connections,
+            timeout=_POOL_WAIT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            socket_keepalive=True,
+            # `ask` decides what is sent again.
+            retry=Retry(NoBackoff(), 0),
+            client_name="samplemind-cache",
+        )
+    except ValueError:
+        # The cause would print the URL and its password.
+        message = "a Redis URL cannot be read: write redis://:password@host:port/0"
+        raise SettingsError(message) from None
+    return Redis.from_pool(pool)
+
+
+def jittered_ms(ttl: timedelta) -> int:
+    """Return the TTL in milliseconds, up to a tenth shorter, so that no crowd dies together.
+
+    Raises:
+        InvalidInputError: it is not positive, or longer than 30 days.
+    """
+    if not timedelta(0) < ttl <= _LONGEST:
+        message = f"a TTL is more than nothing and at most {_LONGEST.days} days, not {ttl}"
+        raise InvalidInputError(message)
+    whole = ttl / timedelta(milliseconds=1)
+    return max(1, round(whole * (1 - _JITTER * random.random())))  # noqa: S311 - only spreads
+
+
+def _is_number(data: bytes) -> bool:
+    return data.removeprefix(b"-").isdigit()

@@ -1,0 +1,270 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from samplemind.cache.cached import ComputedCache
+from samplemind.cache.features import AudioFeatureCache
+from samplemind.cache.invalidation import (
+    INDEX,
+    invalidating,
+    owner_tag,
+    settle_debts,
+)
+from samplemind.cache.popularity import Popularity
+from samplemind.cache.redis_cache import RedisCache
+from samplemind.cache.reports import public_collections, search_report
+from samplemind.cache.searches import CachedSearch
+from samplemind.cache.warming import warm
+from samplemind.connections.resources import Connections
+from samplemind.errors import CommitOutcomeUnknownError, InvalidInputError
+from samplemind.ids import new_id
+from samplemind.repositories.collections import AudioCollectionRepository
+from samplemind.repositories.users import UserRepository
+from samplemind.search.filters import Filters, KeyMatch, Period, Range
+from samplemind.search.indexer import delete_files, drain, index_files
+from samplemind.search.results import Results
+from tests.library import CONTENT_HASH, add_file, delete_file, unit_vector
+
+ALL = Filters(everything=True)
+
+
+@pytest.fixture
+async def searches(connections: Connections) -> AsyncIterator[CachedSearch]:
+    await connections.documents()
+    async with CachedSearch(connections) as opened:
+        yield opened
+
+
+def _titles(found: Results) -> set[str]:
+    return {hit.title for hit in found.results}
+
+
+def _computed(connections: Connections) -> int:
+    return connections.cached.cache.counts.total["computed"]
+
+
+async def test_a_search_is_made_once_and_comes_back_whole(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    file = await add_file("/pack/dark_kick.wav", vector=unit_vector(1), tags=["dark"])
+    await index_files(connections, [file.id])
+    options: dict[str, Any] = {"filters": ALL, "limit": 5, "explain": True}
+    first = await searches.search_audio_files("kick", **options)
+    second = await searches.search_audio_files("kick", **options)
+    assert _computed(connections) == 1
+    assert first.results == second.results
+    assert first.results[0].explanation
+    assert (first.total, first.next_cursor) == (second.total, second.next_cursor)
+
+
+async def test_no_result_is_stale_after_the_index_says_done(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    file = await add_file("/pack/kick.wav", title="old kick")
+    await index_files(connections, [file.id])
+    assert _titles(await searches.search_audio_files("kick", filters=ALL)) == {"old kick"}
+    assert (await searches.facets("kick", filters=ALL)).counted == 1
+
+    await file.set({"revision": 2, "title": "new kick"})
+    other = await add_file("/pack/kick_2.wav", title="other kick")
+    await index_files(connections, [file.id, other.id])
+    found = await searches.search_audio_files("kick", filters=ALL)
+    assert _titles(found) == {"new kick", "other kick"}
+    assert (await searches.facets("kick", filters=ALL)).counted == 2
+
+    await delete_file(other)
+    await delete_files(connections, [other.id])
+    assert _titles(await searches.search_audio_files("kick", filters=ALL)) == {"new kick"}
+
+
+async def test_a_search_that_overlaps_a_write_is_not_served_after_it(
+    connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await add_file("/pack/kick.wav", title="old kick")
+    await index_files(connections, [file.id])
+    read, go_on = asyncio.Event(), asyncio.Event()
+    compute = searches._compute
+
+    async def slow(search: Any) -> Any:
+        found = await compute(search)
+        read.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(searches, "_compute", slow)
+    searching = asyncio.create_task(searches.search_audio_files("kick", filters=ALL))
+    await read.wait()
+    await file.set({"revision": 2, "title": "new kick"})
+    await index_files(connections, [file.id])
+    go_on.set()
+    assert _titles(await searching) == {"old kick"}
+    assert _titles(await searches.search_audio_files("kick", filters=ALL)) == {"new kick"}
+
+
+async def test_what_concerns_one_owner_leaves_the_others_cached(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    mine, theirs = new_id(), new_id()
+    views = [Filters(everything=True, owner_id=each) for each in (mine, theirs)]
+    for owner in (mine, theirs):
+        file = await add_file("/pack/kick.wav", owner_id=owner)
+        await index_files(connections, [file.id])
+    for view in views:
+        await searches.search_audio_files("kick", filters=view)
+    await index_files(connections, [(await add_file("/pack/kick_2.wav", owner_id=mine)).id])
+    before = _computed(connections)
+    assert (await searches.search_audio_files("kick", filters=views[1])).total == 1
+    assert _computed(connections) == before
+    assert (await searches.search_audio_files("kick", filters=views[0])).total == 2
+
+
+async def test_a_collection_that_changes_shows_at_once_and_only_to_who_may_see(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+        collection = await AudioCollectionRepository(session).add(owner.id, "mine")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id)
+    await index_files(connections, [file.id])
+    async with connections.postgres.session() as session:
+        await AudioCollectionRepository(session).add_files(collection.id, [file.id])
+
+    stranger, viewer = Filters(viewer_id=new_id()), Filters(viewer_id=owner.id)
+    assert (await searches.search_audio_files("kick", filters=viewer)).total == 1
+    assert (await searches.search_audio_files("kick", filters=stranger)).total == 0
+    assert await public_collections(connections) == []
+
+    async with connections.postgres.session() as session:
+        (await AudioCollectionRepository(session).get(collection.id)).is_public = True
+    assert (await searches.search_audio_files("kick", filters=stranger)).total == 1
+    assert [each["file_count"] for each in await public_collections(connections)] == [1]
+
+    async with connections.postgres.session() as session:
+        await AudioCollectionRepository(session).remove_files(collection.id, [file.id])
+    assert (await searches.search_audio_files("kick", filters=stranger)).total == 0
+
+
+async def test_a_refused_search_is_told_and_not_cached(searches: CachedSearch) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidInputError):
+            await searches.search_audio_files("", filters=ALL)
+
+
+async def test_what_a_killed_writer_owed_is_paid_by_the_next_drain(
+    connections: Connections,
+) -> None:
+    cached, broker = connections.cached, connections.broker
+    writer = invalidating([INDEX], cached, broker)
+    await writer.__aenter__()  # and is killed before it can go on
+    await cached.cache.redis.set(cached.cache.keys.tag(INDEX), "before")
+    await drain(connections)
+    assert await cached.cache.redis.get(cached.cache.keys.tag(INDEX)) != b"before"
+
+
+async def test_what_a_down_cache_missed_is_paid_when_it_is_back(
+    connections: Connections, unused_url: SecretStr
+) -> None:
+    down = RedisCache(connections.settings.cache.model_copy(update={"url": unused_url}))
+    lost = ComputedCache(down)
+    broker = connections.broker
+    async with invalidating([owner_tag(None)], lost, broker):
+        pass
+    assert await settle_debts(lost, broker) == 0
+    assert await settle_debts(connections.cached, broker) == 1
+    assert await settle_debts(connections.cached, broker) == 0
+    await down.aclose()
+
+
+async def test_only_a_commit_that_may_have_happened_invalidates(connections: Connections) -> None:
+    cached, broker = connections.cached, connections.broker
+    tag = cached.cache.keys.tag("t")
+    with pytest.raises(ValueError):
+        async with invalidating(["t"], cached, broker):
+            raise ValueError
+    assert not await cached.cache.redis.exists(tag)
+    with pytest.raises(CommitOutcomeUnknownError):
+        async with invalidating(["t"], cached, broker):
+            raise CommitOutcomeUnknownError
+    assert await cached.cache.redis.exists(tag)
+    assert await settle_debts(cached, broker) == 0
+
+
+async def test_popular_searches_are_warm_after_a_flush(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    file = await add_file("/pack/kick.wav", tempo_bpm=120.0)
+    await index_files(connections, [file.id])
+    narrow = Filters(
+        viewer_id=new_id(),
+        tempo_bpm=Range(100, None),
+        key_match=KeyMatch.RELATIVE,
+        created=Period(datetime(2020, 1, 1, tzinfo=UTC)),
+    )
+    for _ in range(3):
+        await searches.search_audio_files("kick", filters=narrow)
+    await searches.search_audio_files("snare", filters=ALL)
+    await searches.popularity.flush()
+
+    report = await warm(connections, within_s=60)
+    assert (report.known, report.warmed, report.fresh, report.failed) == (2, 0, 2, 0)
+    await connections.cached.cache.delete_pattern("*")
+    assert (await warm(connections, within_s=60, top=1)).warmed == 1
+    before = _computed(connections)
+    assert (await searches.search_audio_files("kick", filters=narrow)).total == 1
+    assert _computed(connections) == before
+    assert not (await warm(connections, within_s=0)).in_time
+
+
+async def test_popularity_is_bounded_and_keeps_what_is_asked_most(cache: ComputedCache) -> None:
+    popularity = Popularity(cache.cache, "test", most=10)
+    for number in range(50):
+        for _ in range(3 if number < 5 else 1):
+            popularity.count(b"%d" % number)
+    popularity.count(b"x" * 10_000)
+    await popularity.flush()
+    top = await popularity.top(100)
+    assert len(top) == 10
+    assert set(top[:5]) == {b"%d" % number for number in range(5)}
+
+
+async def test_popularity_fades(cache: ComputedCache) -> None:
+    popularity = Popularity(cache.cache, "test")
+    popularity.count(b"old")
+    popularity.count(b"old")
+    await popularity.flush()
+    # As if that had been a long time ago.
+    since = cache.cache.keys.of("pop", "test", "since")
+    await cache.cache.redis.set(since, int(time.time() - timedelta(days=16).total_seconds()))
+    popularity.count(b"new")
+    await popularity.flush()
+    assert (await popularity.top(2))[0] == b"new"
+
+
+async def test_features_come_from_the_cache_until_a_new_analysis_lands(
+    connections: Connections,
+) -> None:
+    await connections.documents()
+    features = AudioFeatureCache(connections.cached)
+    assert await features.get(CONTENT_HASH, "1") is None
+    file = await add_file("/pack/kick.wav", vector=unit_vector(1), analyzer_version="1")
+    await features.invalidate([CONTENT_HASH])
+    found = await features.get(CONTENT_HASH, "1")
+    assert found is not None
+    assert found.embedding is not None
+    assert (found.embedding == unit_vector(1)).all()
+    await delete_file(file)
+    again = await features.get(CONTENT_HASH, "1")
+    assert again is not None  # not asked again
+    await features.invalidate([CONTENT_HASH])
+    assert await features.get(CONTENT_HASH, "1") is None
+
+
+async def test_a_report_is_made_once(connections: Connections) -> None:
+    first = await search_report(connections)
+    assert first == await search_report(connections)
+    assert _computed(connections) == 1
