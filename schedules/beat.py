@@ -155,6 +155,8 @@ ENTRIES: tuple[Entry, ...] = (
         DrillBackup(),
         "10 6 1 * *",
         "Recovery to a random moment, measured and compared row by row, with evidence kept.",
+    ),
+    Entry(
         WarmCache(),
         timedelta(minutes=2),
         "Popular searches live five minutes: they are made anew before that, or after a flush.",
