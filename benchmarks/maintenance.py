@@ -53,15 +53,15 @@ _TABLES = (
     """INSERT INTO b_files SELECT i, i %% 4000, i %% 900, 60 + i %% 140, i %% 2,
     now() - (i %% 500000) * interval '1 minute', md5(i::text), (i * 7919) %% 1000003
     FROM generate_series(1, %s) AS i""",
-    "CREATE INDEX b_files_pack ON b_files (pack, tempo)',
+    "CREATE INDEX b_files_pack ON b_files (pack, tempo)",
     """CREATE TABLE b_plays (id bigint PRIMARY KEY, file bigint, listener int, at timestamptz,
     seconds int, device int)""",
     """INSERT INTO b_plays SELECT i, 1 + (i * 31) %% 100000, i %% 5000,
     now() - (i %% 700000) * interval '1 minute', i %% 300, i %% 3
     FROM generate_series(1, %s) AS i""",
-    "CREATE INDEX b_plays_listener ON b_plays (listener)',
-    "CREATE TABLE b_kinds (id int PRIMARY KEY, name text)',
-    "INSERT INTO b_kinds SELECT i, "kind' || i FROM generate_series(1, %s / 1000) AS i",
+    "CREATE INDEX b_plays_listener ON b_plays (listener)",
+    "CREATE TABLE b_kinds (id int PRIMARY KEY, name text)",
+    "INSERT INTO b_kinds SELECT i, 'kind' || i FROM generate_series(1, %s / 1000) AS i",
 )
 _MISSING = {
     ("b_files", ("owner",)),

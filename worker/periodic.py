@@ -16,7 +16,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from samplemind.connections.redis import translating_errors
 from samplemind.errors import SampleMindError, TransientError
-from samplemind.jobs.periodic import MANUAL, SLOT_HEADER, slot_key
+from samplemind.jobs.periodic import MANUAL, SEND_HEADER, SLOT_HEADER, slot_key
 from samplemind.log import get_logger
 from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutcome
 from worker import runtime
@@ -70,29 +70,32 @@ def execute(job: "Job", args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 def slot_of(job: "Job") -> str | None:
     """Return the slot that the running message carries; none: it is no periodic one."""
-    request = job.request
-    slot = getattr(request, SLOT_HEADER, None) or (request.headers or {}).get(SLOT_HEADER)
-    return str(slot) if slot else None
+    return _header(job, SLOT_HEADER)
+
+
+def _header(job: "Job", name: str) -> str | None:
+    # Celery spreads what is not its own over the request; a retry carries it in `headers`.
+    value = getattr(job.request, name, None) or (job.request.headers or {}).get(name)
+    return str(value) if value else None
 
 
 def _admit(job: "Job", slot: str) -> None:
     # A retry is a new message of a slot that is this job's already.
     if slot.startswith(MANUAL) or job.request.retries:
         return
-    tag = str((job.request.properties or {}).get("delivery_tag"))
-    if not runtime.run(_claim(slot_key(job.name, slot), tag)):
+    if not runtime.run(_claim(slot_key(job.name, slot), _header(job, SEND_HEADER) or "")):
         _log.info("periodic_slot_taken", job=job.name, slot=slot)
         reason = f"another message of slot {slot} was there before"
         raise Ignore(reason)
 
 
-async def _claim(key: str, tag: str) -> bool:
+async def _claim(key: str, send: str) -> bool:
     broker = runtime.connections().broker
     with translating_errors():
-        if await broker.set(key, tag, nx=True, ex=_SLOT_LIFE_S):
+        if await broker.set(key, send, nx=True, ex=_SLOT_LIFE_S):
             return True
         holder = await broker.get(key)
-    return (holder.decode() if isinstance(holder, bytes) else holder) == tag
+    return (holder.decode() if isinstance(holder, bytes) else holder) == send
 
 
 def _note(write: Callable[[PeriodicRunRepository], Awaitable[UUID | None]]) -> UUID | None:

@@ -25,11 +25,11 @@ from redis.exceptions import RedisError
 
 from samplemind.jobs.periodic import (
     LEADER_KEY,
-    SLOT_HEADER,
     SLOTS_KEY,
     TABLE_KEY,
     Periodic,
     read_table,
+    slot_headers,
     slot_job_id,
     slot_text,
 )
@@ -173,7 +173,8 @@ class LeaderScheduler(Scheduler):
             kwargs=dict(entry.kwargs),
             queue=entry.queue,
             task_id=str(slot_job_id(entry.name, text)),
-            headers={SLOT_HEADER: text},
+            headers=slot_headers(text),
+            retry=False,  # what failed is sent at the next look, as a publication of its own
             expires=entry.expires_s(slot),
             producer=self.producer,
         )

@@ -14,7 +14,7 @@ from samplemind.connections.redis import translating_errors
 from samplemind.connections.resources import Connections
 from samplemind.errors import NotFoundError, TransientError
 from samplemind.jobs.client import producer
-from samplemind.jobs.periodic import MANUAL, SLOT_HEADER, TABLE_KEY, Periodic, read_table
+from samplemind.jobs.periodic import MANUAL, TABLE_KEY, Periodic, read_table, slot_headers
 from samplemind.maintenance.watchdog import ScheduleStanding, schedule_standing
 from samplemind.maintenance.watchdog import as_json as standing_as_json
 from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutcome
@@ -115,7 +115,7 @@ def _send(connections: Connections, entry: Periodic, job_id: str) -> None:
             kwargs=dict(entry.kwargs),
             queue=entry.queue,
             task_id=job_id,
-            headers={SLOT_HEADER: f"{MANUAL}{job_id}"},
+            headers=slot_headers(f"{MANUAL}{job_id}"),
         )
     finally:
         app.close()

@@ -6,17 +6,19 @@ exactly one runs. The table in Redis is what beat sends by now, so `status`, the
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from samplemind.jobs.times import When, parse_when
 from samplemind.jobs.wire import KEY_PREFIX
 
 SLOT_HEADER = "samplemind_slot"
 """Header with the slot of a periodic job, or with `manual:<id>` of one that an operator sent."""
+SEND_HEADER = "samplemind_send"
+"""Header that names one publication: two of the same slot differ, a redelivery does not."""
 MANUAL = "manual:"
 
 LEADER_KEY = f"{KEY_PREFIX}beat:leader"
@@ -72,6 +74,14 @@ def slot_job_id(name: str, slot: str) -> UUID:
     return uuid5(_NAMESPACE, f"{name} {slot}")
 
 
+def slot_headers(slot: str) -> dict[str, str]:
+    """Return the headers of one publication of a slot.
+
+    It must be published without retries: a repetition is a publication of its own.
+    """
+    return {SLOT_HEADER: slot, SEND_HEADER: uuid4().hex}
+
+
 def slot_key(name: str, slot: str) -> str:
     """Return the key under which the message that may run this slot is named."""
     return f"{KEY_PREFIX}slot:{name}:{slot}"
@@ -80,11 +90,6 @@ def slot_key(name: str, slot: str) -> str:
 def read_table(stored: Mapping[str, str]) -> list[Periodic]:
     """Return the table that beat left, by name."""
     return [_from_json(name, json.loads(stored[name])) for name in sorted(stored)]
-
-
-def names_of(table: Iterable[Periodic]) -> frozenset[str]:
-    """Return the names in a table."""
-    return frozenset(entry.name for entry in table)
 
 
 def _from_json(name: str, fields: Mapping[str, Any]) -> Periodic:

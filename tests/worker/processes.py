@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from samplemind.embedded.binaries import server_binary
 from samplemind.endpoints import Store
 from samplemind.jobs.client import producer
-from samplemind.jobs.periodic import SLOT_HEADER, slot_job_id
+from samplemind.jobs.periodic import slot_headers, slot_job_id
 from samplemind.jobs.wire import queue_for
 from samplemind.settings import BrokerSettings, Settings
 
@@ -203,7 +203,7 @@ class Workshop:
         self._producer.send_task(
             job,
             task_id=str(slot_job_id(job, slot)),
-            headers={SLOT_HEADER: slot},
+            headers=slot_headers(slot),
             queue=queue_for(job).value,
         )
 
