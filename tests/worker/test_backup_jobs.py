@@ -1,0 +1,80 @@
+"""The jobs of backups, run in this process over the stores of the tests."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samplemind.endpoints import Store
+from samplemind.errors import BackupError, NotFoundError
+from samplemind.jobs.payloads import (
+    ArchiveWal,
+    CreateBackup,
+    DrillBackup,
+    Payload,
+    PruneBackups,
+    VerifyBackup,
+)
+from samplemind.jobs.wire import Queue, queue_for
+from samplemind.settings import Settings, get_settings
+from schedules.beat import BEAT_SCHEDULE
+from worker import runtime
+from worker.app import TASK_MODULES, app
+from worker.roles import ROLES
+
+Run = Callable[[Payload], Any]
+
+
+@pytest.fixture
+def run_job(migrated: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    for store in Store:
+        url = migrated.url(store)
+        assert url is not None
+        monkeypatch.setenv(f"SAMPLEMIND_{store.value.upper()}_URL", url.get_secret_value())
+    monkeypatch.setenv("SAMPLEMIND_STORAGE_PATH", str(tmp_path / "store"))
+    monkeypatch.setenv("SAMPLEMIND_HOME", str(tmp_path))
+    get_settings.cache_clear()
+    for module in TASK_MODULES:
+        importlib.import_module(module)
+    yield lambda payload: app.tasks[payload.job_name](**payload.model_dump(mode="json"))
+    runtime.close()
+    get_settings.cache_clear()
+
+
+def test_a_night_backs_up_verifies_and_tidies(run_job: Run, tmp_path: Path) -> None:
+    made = run_job(CreateBackup(reason="the night"))
+    assert made["size_bytes"] > 0
+    assert len(made["sha256"]) == 64
+
+    found = run_job(VerifyBackup(level=1))
+    assert (found["id"], found["ok"], found["problems"]) == (made["id"], True, ())
+
+    assert run_job(PruneBackups())["deleted"] == []
+    assert run_job(ArchiveWal()) is None
+
+    objects = tmp_path / "store" / "data" / made["id"]
+    largest = max((p for p in objects.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    with pytest.raises(BackupError, match=made["id"]):
+        run_job(VerifyBackup(level=1))
+    with pytest.raises(NotFoundError, match="no good"):
+        run_job(DrillBackup())
+
+
+def test_backups_wait_where_they_delay_nothing_short() -> None:
+    for payload in (CreateBackup, VerifyBackup, DrillBackup, PruneBackups, ArchiveWal):
+        assert queue_for(payload.job_name) is Queue.MAINTENANCE
+    serving = [role.name for role in ROLES.values() if Queue.MAINTENANCE in role.queues]
+    assert serving == ["maintenance"]
+
+
+def test_every_level_is_scheduled() -> None:
+    levels = [
+        entry["kwargs"]["level"]
+        for entry in BEAT_SCHEDULE.values()
+        if entry["task"] == VerifyBackup.job_name
+    ]
+    assert sorted(levels) == [1, 3]
+    assert DrillBackup.job_name in BEAT_SCHEDULE
