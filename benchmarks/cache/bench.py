@@ -1,0 +1,302 @@
+"""Latencies, hit rates and decisions; each peer is measured on the same Valkey, turn about."""
+
+import asyncio
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiocache
+import limits.aio
+import numpy as np
+from cashews import Cache
+from limits import RateLimitItemPerHour
+
+from benchmarks.row import Row, row
+from samplemind.cache.cached import ComputedCache, Policy, cached
+from samplemind.cache.popularity import Popularity
+from samplemind.cache.rate_limit import Limit, RateLimitCache
+from samplemind.cache.redis_cache import RedisCache, connect_cache
+from samplemind.embedded.stack import EmbeddedStack
+from samplemind.endpoints import Store
+from samplemind.settings import CacheSettings
+
+VALUE = {"id": 7, "title": "dark kick", "tags": ["dark", "kick"], "score": 0.71}
+OVERHEAD_GOAL = 1.3
+MANY_GOAL = 1.5
+QUERIES, DISTINCT, CAPACITY = 100_000, 20_000, 2_000
+
+Call = Callable[[], Awaitable[Any]]
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Measure everything; `quick` with a tenth of the calls."""
+    with tempfile.TemporaryDirectory(prefix="samplemind-bench-") as name:
+        home = Path(name)
+        home.chmod(0o711)
+        with EmbeddedStack(home, durable=False) as stack:
+            settings = CacheSettings(url=stack.start()[Store.CACHE])
+            return asyncio.run(_rows(settings, calls=300 if quick else 3000, quick=quick))
+
+
+async def _rows(settings: CacheSettings, *, calls: int, quick: bool) -> list[Row]:
+    cache = RedisCache(settings, with_local_layer=False)
+    found = [
+        *await _beside_redis(cache, settings, calls),
+        *await _beside_peers(cache, settings, calls),
+        *await _local(settings, calls),
+        *await _limits(cache, settings, calls),
+        *await _zipf(cache, QUERIES // 10 if quick else QUERIES),
+    ]
+    await cache.aclose()
+    return found
+
+
+async def _beside_redis(cache: RedisCache, settings: CacheSettings, calls: int) -> list[Row]:
+    # Bare, but with the timeouts that any caller needs.
+    bare = connect_cache(settings)
+    data = b"x" * 100
+    keys = [f"m:{number}" for number in range(100)]
+    await cache.set_many(dict.fromkeys(keys, VALUE))
+    await cache.set("a", VALUE)
+    stored = [cache.keys.value(key) for key in keys]
+    times = await _in_turn(
+        {
+            "get": lambda: cache.get("a"),
+            "bare get": lambda: bare.get(cache.keys.value("a")),
+            "set": lambda: cache.set("a", VALUE),
+            "bare set": lambda: bare.set("bare", data, px=3_600_000),
+            "get_many": lambda: cache.get_many(keys),
+            "bare mget": lambda: bare.mget(stored),
+        },
+        calls,
+    )
+    await bare.aclose()
+    found = []
+    for name, peer, goal in (
+        ("get", "bare get", OVERHEAD_GOAL),
+        ("set", "bare set", OVERHEAD_GOAL),
+        ("get_many", "bare mget", MANY_GOAL),
+    ):
+        ours, theirs = statistics.median(times[name]), statistics.median(times[peer])
+        found.append(
+            row(
+                f"cache {name}, median",
+                ours * 1e6,
+                "µs",
+                peer=(f"redis-py {peer}", theirs * 1e6),
+                ratio=theirs / ours,
+                goal=f"<= {goal} x redis-py",
+                met=ours <= goal * theirs,
+            )
+        )
+    p99_ms = float(np.percentile(times["get"], 99)) * 1000
+    return [*found, row("cache get, p99", p99_ms, "ms", goal="< 1", met=p99_ms < 1)]
+
+
+async def _beside_peers(cache: RedisCache, settings: CacheSettings, calls: int) -> list[Row]:
+    assert settings.url is not None
+    url = settings.url.get_secret_value()
+    cashews = Cache()
+    cashews.setup(url)
+    await cashews.init()
+    address, _, rest = url.removeprefix("redis://:").partition("@")
+    host, _, port = rest.partition(":")
+    other = aiocache.RedisCache(
+        endpoint=host,
+        port=int(port.split("/")[0]),
+        password=address,
+        serializer=aiocache.serializers.JsonSerializer(),
+    )
+    computed = ComputedCache(cache)
+
+    async def compute() -> dict[str, Any]:
+        return VALUE
+
+    @cached(key_prefix="bench", lookup=lambda: computed)
+    async def ours(number: int) -> dict[str, Any]:
+        return VALUE
+
+    @cashews(ttl="1h")
+    async def theirs(number: int) -> dict[str, Any]:
+        return VALUE
+
+    @aiocache.cached(ttl=3600)
+    async def unused(number: int) -> dict[str, Any]:
+        return VALUE
+
+    decorated = aiocache.cached(ttl=3600, alias=None)
+    decorated.cache = other
+    third = decorated(unused.__wrapped__)
+    await cache.set("a", VALUE)
+    await cashews.set("a", VALUE)
+    await other.set("a", VALUE)
+    times = await _in_turn(
+        {
+            "get": lambda: cache.get("a"),
+            "get cashews": lambda: cashews.get("a"),
+            "get aiocache": lambda: other.get("a"),
+            "set": lambda: cache.set("a", VALUE),
+            "set cashews": lambda: cashews.set("a", VALUE, expire=3600),
+            "set aiocache": lambda: other.set("a", VALUE, ttl=3600),
+            "decorated hit": lambda: ours(1),
+            "decorated hit cashews": lambda: theirs(1),
+            "decorated hit aiocache": lambda: third(1),
+        },
+        calls,
+    )
+    found = []
+    for name in ("get", "set", "decorated hit"):
+        for peer in ("cashews", "aiocache"):
+            mine = statistics.median(times[name])
+            its = statistics.median(times[f"{name} {peer}"])
+            found.append(
+                row(
+                    f"cache {name}",
+                    mine * 1e6,
+                    "µs",
+                    peer=(peer, its * 1e6),
+                    ratio=its / mine,
+                    goal="ahead",
+                    met=mine < its,
+                )
+            )
+    found += await _stampede(computed, cashews)
+    await cashews.close()
+    await other.close()
+    return found
+
+
+async def _stampede(computed: ComputedCache, cashews: Cache) -> list[Row]:
+    """Time until 1,000 concurrent misses of a computation of 50 ms have their value."""
+    runs = {"ours": 0, "cashews": 0}
+
+    async def compute() -> dict[str, Any]:
+        runs["ours"] += 1
+        await asyncio.sleep(0.05)
+        return VALUE
+
+    @cashews(ttl="1h", lock=True)
+    async def theirs(number: int) -> dict[str, Any]:
+        runs["cashews"] += 1
+        await asyncio.sleep(0.05)
+        return VALUE
+
+    started = time.perf_counter()
+    await asyncio.gather(*(computed.fetch("stampede", compute, Policy()) for _ in range(1000)))
+    mine = time.perf_counter() - started
+    started = time.perf_counter()
+    await asyncio.gather(*(theirs(2) for _ in range(1000)))
+    its = time.perf_counter() - started
+    name = f"stampede of 1,000, {runs['ours']} computation(s)"
+    peer = (f"cashews (lock), {runs['cashews']} computation(s)", its * 1000)
+    met = mine < its and runs["ours"] == 1
+    return [row(name, mine * 1000, "ms", peer=peer, ratio=its / mine, goal="ahead, 1", met=met)]
+
+
+async def _local(settings: CacheSettings, calls: int) -> list[Row]:
+    near, far = RedisCache(settings), RedisCache(settings, with_local_layer=False)
+    await far.set("hot", 7)
+    deadline = time.monotonic() + 10
+    while near.local.get(near.keys.value("hot")) is None:
+        assert time.monotonic() < deadline, "the local layer does not listen"
+        await near.get("hot")
+        await asyncio.sleep(0.01)
+    times = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        await near.get("hot")
+        times.append(time.perf_counter() - started)
+    hit_us = statistics.median(times) * 1e6
+    lags = []
+    for number in range(50):
+        await near.get("hot")
+        await far.set("hot", number)
+        started = time.perf_counter()
+        while await near.get("hot") != number:  # noqa: ASYNC110 - the wait is measured
+            await asyncio.sleep(0)
+        lags.append(time.perf_counter() - started)
+    await near.aclose()
+    await far.aclose()
+    worst_ms = max(lags) * 1000
+    return [
+        row("local hit, median", hit_us, "µs", goal="< 5", met=hit_us < 5),
+        row("local layer stale after a write, worst of 50", worst_ms, "ms", goal="< 1000",
+            met=worst_ms < 1000),
+    ]  # fmt: skip
+
+
+async def _limits(cache: RedisCache, settings: CacheSettings, calls: int) -> list[Row]:
+    assert settings.url is not None
+    ours = RateLimitCache(cache)
+    storage = limits.aio.storage.RedisStorage(
+        f"async+{settings.url.get_secret_value()}", implementation="redispy"
+    )
+    theirs = limits.aio.strategies.MovingWindowRateLimiter(storage)
+    limit, item = Limit(1_000_000, timedelta(hours=1)), RateLimitItemPerHour(1_000_000)
+    times = await _in_turn(
+        {"ours": lambda: ours.hit("a", limit), "limits": lambda: theirs.hit(item, "a")}, calls
+    )
+    mine, its = (1 / statistics.median(times[name]) for name in ("ours", "limits"))
+    return [
+        row("rate limit decisions, one caller", mine, "1/s", peer=("limits", its),
+            ratio=mine / its, goal="ahead", met=mine > its)
+    ]  # fmt: skip
+
+
+async def _zipf(cache: RedisCache, queries: int) -> list[Row]:
+    """Simulate a cache of `CAPACITY` values on a Zipf workload, popularity learned for real.
+
+    The capacity is held by an LFU list in this process, because Valkey's own limit is in bytes;
+    warming replaces what it holds by what `Popularity` ranks highest, every 2,000 queries.
+    """
+    weights = 1 / np.arange(1, DISTINCT + 1)
+    asked = np.random.default_rng(7).choice(DISTINCT, queries, p=weights / weights.sum())
+    found = []
+    ceiling = float(weights[:CAPACITY].sum() / weights.sum())
+    for warming in (False, True):
+        popularity = Popularity(cache, f"bench.{warming}")
+        held: dict[int, int] = {}
+        hits = 0
+        for number, query in enumerate(map(int, asked)):
+            popularity.count(b"%d" % query)
+            if query in held:
+                hits += 1
+                held[query] += 1
+            else:
+                if len(held) >= CAPACITY:
+                    del held[min(held, key=held.__getitem__)]
+                held[query] = 1
+            if number % 500 == 499:
+                await popularity.flush()
+            if warming and number % 2000 == 1999:
+                top = await popularity.top(CAPACITY)
+                held = {int(each): held.get(int(each), 1) for each in top}
+        share = 100 * hits / queries
+        name = f"hit rate, Zipf 1.0, a tenth held, {'with' if warming else 'without'} warming"
+        peer = ("best possible, popularity known", 100 * ceiling)
+        goal = {"goal": ">= 90", "met": share >= 90} if warming else {}
+        found.append(row(name, share, "%", peer=peer, ratio=share / (100 * ceiling), **goal))  # type: ignore[arg-type]
+    return found
+
+
+async def _in_turn(calls: dict[str, Call], times: int) -> dict[str, list[float]]:
+    """Time each call `times` times, turn about, so that noise meets all alike."""
+    for call in calls.values():
+        for _ in range(20):
+            await call()
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    gc.disable()
+    try:
+        for _ in range(times):
+            for name, call in calls.items():
+                started = time.perf_counter()
+                await call()
+                taken[name].append(time.perf_counter() - started)
+    finally:
+        gc.enable()
+    return taken
