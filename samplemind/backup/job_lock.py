@@ -1,6 +1,9 @@
-"""One backup at a time per database: an advisory lock held by the job's own connection.
+"""One backup at a time per database: advisory locks held by the job's own connection.
 
-Invariant: the lock ends with its connection, however that ends, so a killed job blocks nobody. A
+Upkeep such as VACUUM holds the second of them together with other upkeep, a table at a time: a
+backup waits for the table that is being done, and no other begins while it waits and runs.
+
+Invariant: a lock ends with its connection, however that ends, so a killed job blocks nobody. A
 job that lost its connection meanwhile has lost the lock too, and must not publish: `require` tells.
 """
 
@@ -11,9 +14,13 @@ import psycopg
 
 from samplemind.backup.postgres_tools import Server
 from samplemind.errors import ConflictError, StoreUnavailableError
+from samplemind.maintenance.locks import BACKUP_LOCK
 
 # "smbackup" in ASCII: any number does that nobody else locks in this database.
 LOCK_KEY = 0x736D6261636B7570
+
+UPKEEP_WAIT_S = 900
+"""Seconds that a backup waits for the upkeep of a table to end."""
 
 Require = Callable[[], None]
 
@@ -23,7 +30,8 @@ def hold_backup_lock(server: Server) -> Iterator[Require]:
     """Hold the lock for the block; yield a check that it is still held.
 
     Raises:
-        ConflictError: another backup or restore of this database runs.
+        ConflictError: another backup or restore of this database runs, or the upkeep of a table
+            does not end.
         StoreUnavailableError: the server did not answer, or (by the check) the lock was lost.
     """
     with server.connect() as connection:
@@ -31,6 +39,7 @@ def hold_backup_lock(server: Server) -> Iterator[Require]:
         if row is None or not row[0]:
             message = f"another backup or restore of {server.database} is running: {_who(server)}"
             raise ConflictError(message)
+        _stop_upkeep(connection)
 
         def require() -> None:
             try:
@@ -40,6 +49,18 @@ def hold_backup_lock(server: Server) -> Iterator[Require]:
                 raise StoreUnavailableError(message) from error
 
         yield require
+
+
+def _stop_upkeep(connection: psycopg.Connection) -> None:
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{UPKEEP_WAIT_S}s",))
+    try:
+        connection.execute("SELECT pg_advisory_lock(hashtext(%s), 0)", (BACKUP_LOCK,))
+    except psycopg.errors.LockNotAvailable as error:
+        message = (
+            f"the upkeep of a table has not ended for {UPKEEP_WAIT_S} s: see `samplemind db vacuum`"
+            ", or start the backup again later"
+        )
+        raise ConflictError(message) from error
 
 
 def _who(server: Server) -> str:

@@ -1,6 +1,7 @@
 """What a backup under way promises: one moment, one at a time, whole or not there."""
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from samplemind.errors import (
     StorageError,
     StoreUnavailableError,
 )
+from samplemind.maintenance.locks import BACKUP_LOCK
 from samplemind.storage.local import LocalStore
 from samplemind.storage.store import Written
 from tests.integration.recovery.conftest import Databases
@@ -211,6 +213,47 @@ def _until_full(blocks: Iterable[bytes]) -> Iterator[bytes]:
         break
     message = "no space left"
     raise StorageError(message)
+
+
+def test_a_backup_waits_for_the_upkeep_of_a_table_and_lets_no_other_begin(
+    databases: Databases,
+) -> None:
+    shared = "SELECT pg_try_advisory_lock_shared(hashtext(%s), 0)"
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    ended = threading.Event()
+
+    def back_up() -> None:
+        with hold_backup_lock(databases.server):
+            ended.set()
+
+    with databases.server.connect() as upkeep:
+        upkeep.execute(shared, (BACKUP_LOCK,))
+        backup = threading.Thread(target=back_up)
+        backup.start()
+        deadline = time.monotonic() + 30
+        while databases.sql(waiting) != [(1,)]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert databases.sql(shared, BACKUP_LOCK) == [(False,)]
+        assert not ended.is_set()
+    backup.join(30)
+    assert ended.is_set()
+
+
+def test_upkeep_that_does_not_end_stops_a_backup_with_a_clear_word(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samplemind.backup.job_lock.UPKEEP_WAIT_S", 1)
+    with databases.server.connect() as upkeep:
+        upkeep.execute("SELECT pg_advisory_lock_shared(hashtext(%s), 0)", (BACKUP_LOCK,))
+        with (
+            pytest.raises(ConflictError, match="upkeep of a table has not ended"),
+            hold_backup_lock(databases.server),
+        ):
+            pytest.fail("the lock was given")
 
 
 def _move_rows(databases: Databases, stop: threading.Event, moved: list[int]) -> None:
