@@ -33,6 +33,7 @@ from samplemind.errors import (
     BackupCorruptError,
     BackupError,
     ConflictError,
+    InvalidInputError,
     NotFoundError,
     SecretError,
 )
@@ -166,9 +167,15 @@ class Catalog:
         if not self.store.put_if_absent(key, content) and read_small(self.store, key) != content:
             message = f"there is a backup {manifest.id} already"
             raise ConflictError(message)
-        if self._exists(_key(manifest.id, _DELETED)):
-            message = f"backup {manifest.id} was taken for a leftover and deleted meanwhile"
-            raise ConflictError(message)
+        try:
+            # Whoever took it for a leftover has marked it, or has deleted it already.
+            if self._exists(_key(manifest.id, _DELETED)):
+                message = f"backup {manifest.id} was taken for a leftover and deleted meanwhile"
+                raise ConflictError(message)
+            self._check_objects(manifest)
+        except (ConflictError, BackupCorruptError):
+            self.store.delete(key)
+            raise
 
     def load(self, backup_id: str) -> Manifest:
         """Return a backup's manifest.
@@ -378,14 +385,13 @@ class Catalog:
         return found
 
     def _entry(self, backup_id: str, objects: dict[str, StoredObject]) -> CatalogEntry | None:
-        try:
-            content = read_small(self.store, _key(backup_id, _MANIFEST))
-        except NotFoundError:
-            return None  # deleted meanwhile
         manifest, problem = None, None
         try:
+            content = read_small(self.store, _key(backup_id, _MANIFEST))
             manifest = read_manifest(content, self.keyring, backup_id)
-        except (BackupError, SecretError) as error:
+        except NotFoundError:
+            return None  # deleted meanwhile
+        except (BackupError, SecretError, InvalidInputError) as error:
             problem = str(error)
         return CatalogEntry(
             id=backup_id,
@@ -406,21 +412,22 @@ class Catalog:
                 yield event
 
     def _event(self, backup_id: str, name: str) -> HistoryEvent | None:
-        try:
-            content = read_small(self.store, _key(backup_id, name))
-        except NotFoundError:
-            return None
         match = _EVENT.fullmatch(name)
         assert match is not None  # noqa: S101 - it was chosen by this
         try:
+            content = read_small(self.store, _key(backup_id, name))
             document, key_id = unseal(content, self.keyring, f"{name} of {backup_id}")
             event = HistoryEvent.model_validate(document)
             forged = bool(self.keyring) and key_id is None
             if event.backup_id == backup_id and str(event.level) == match["level"] and not forged:
                 return event
             problem = f"{name} is not what was found for this backup"
-        except (BackupError, SecretError, ValidationError) as error:
-            problem = str(error) if not isinstance(error, ValidationError) else f"{name} is damaged"
+        except NotFoundError:
+            return None  # deleted meanwhile
+        except ValidationError:
+            problem = f"{name} is damaged"
+        except (BackupError, SecretError, InvalidInputError) as error:
+            problem = str(error)
         at = datetime.strptime(match["at"], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
         return HistoryEvent.model_validate(
             {

@@ -70,7 +70,7 @@ def require_empty(server: Server) -> None:
         names = ", ".join(name for (name,) in rows[:3])
         message = (
             f"the database {server.database} is not empty ({len(rows)} relations, such as "
-            f"{names}): restore into another one, or let this one be dropped with --drop"
+            f"{names}): restore into another one (--into), or drop this one (--drop)"
         )
         raise ConflictError(message)
 

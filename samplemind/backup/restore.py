@@ -393,7 +393,7 @@ def _require_no_collections(settings: MongoSettings, choice: Choice) -> None:
     if there:
         message = (
             f"the MongoDB database {settings.database} is not empty ({len(there)} collections, "
-            f"such as {min(there)}): restore into another one, or let this one be dropped"
+            f"such as {min(there)}): restore into another one (--into), or drop this one (--drop)"
         )
         raise ConflictError(message)
 

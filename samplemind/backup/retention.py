@@ -3,7 +3,8 @@
 A backup is kept while it is young, among the newest good ones, or the newest good one of its day,
 ISO week, month or year in UTC (grandfather-father-son). Beside the policy stand rules that no
 setting turns off: the newest good backup of each cluster and class stays; so does one on hold, one
-that a kept incremental stands on, and one that cannot be read, as nobody knows what it is.
+that a kept incremental stands on, the base from which recovery to the begin of the window starts,
+and one that cannot be read, as nobody knows what it is.
 
 Invariant: one that failed its verification never takes a good one's place, and whoever has kept
 backups before still has one afterwards. Backups are told apart by their times, never their names.
@@ -28,6 +29,7 @@ class Reason(StrEnum):
     FUTURE = "its time is in the future"
     LAST_GOOD = "the last good one of its class"
     YOUNG = "young"
+    WINDOW = "recovery to the begin of the window starts from it"
     RECENT = "among the newest"
     DAY = "the newest of its day"
     WEEK = "the newest of its week"
@@ -133,6 +135,7 @@ def _keep_of_group(
             Reason.YOUNG,
             (one for one in newest_first if one.started_at > now - timedelta(days=policy.days)),
         ),
+        (Reason.WINDOW, _before_window(whole, policy, now)),
         (Reason.RECENT, whole[: policy.last]),
         (Reason.DAY, _newest_of_each(whole, policy.daily, "%Y-%m-%d")),
         (Reason.WEEK, _newest_of_each(whole, policy.weekly, "%G-%V")),
@@ -153,6 +156,17 @@ def _newest_of_each(newest_first: Sequence[Kept], count: int, period: str) -> li
                 break
             chosen[name] = one
     return list(chosen.values())
+
+
+def _before_window(newest_first: Sequence[Kept], policy: Policy, now: datetime) -> list[Kept]:
+    # Recovery to a moment replays WAL from a base backup that is older than the moment.
+    start = now - timedelta(days=policy.days)
+    bases = [
+        one
+        for one in newest_first
+        if one.started_at <= start and _family(one.kind) == BackupKind.PHYSICAL
+    ]
+    return bases[:1]
 
 
 def _family(kind: BackupKind) -> str:

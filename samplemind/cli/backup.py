@@ -68,7 +68,7 @@ def list_command(
     Example: samplemind backup list --max-age 26h
     """
     with _catalog() as catalog:
-        now = catalog.now() if max_age is not None else datetime.now(UTC)
+        now = datetime.now(UTC)
         entries = [
             entry
             for entry in catalog.entries()

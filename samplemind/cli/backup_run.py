@@ -149,6 +149,9 @@ def restore(
 ) -> None:
     """Restore a backup, by default the newest good one, into an empty database.
 
+    With --drop into the platform's own databases, stop the workers before: what they write
+    meanwhile would stand in the way.
+
     Example: samplemind backup restore --into samplemind_check
     """
     backup = DatabaseBackup()

@@ -134,7 +134,7 @@ class LocalStore:
         return self._root / key
 
     def _keys(self, base: Path) -> Iterator[str]:
-        for directory, names, files in os.walk(base):
+        for directory, names, files in os.walk(base, onerror=_refuse_unreadable):
             if Path(directory) == self._root and _UPLOADS in names:
                 names.remove(_UPLOADS)
             place = Path(directory).relative_to(self._root)
@@ -184,6 +184,12 @@ def _write(key: str, path: Path, blocks: Iterable[bytes]) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    # Walking on would make a directory that cannot be read look like an empty one.
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _flush(directory: Path) -> None:

@@ -104,6 +104,21 @@ def test_a_backup_without_all_of_its_objects_is_not_published(catalog: Catalog):
     assert listed(catalog) == []
 
 
+def test_a_backup_that_was_taken_for_a_leftover_is_not_published(catalog: Catalog):
+    manifest = upload(catalog, "b1")
+    catalog.store.put_if_absent("catalog/b1/deleted.json", b"{}")
+    with pytest.raises(ConflictError, match="taken for a leftover"):
+        catalog.publish(manifest)
+    catalog.delete("b1")
+    assert list(catalog.store.list("")) == []
+
+
+def test_a_manifest_of_absurd_size_does_not_hide_the_others(catalog: Catalog):
+    publish(catalog, "good")
+    catalog.store.put_stream("catalog/huge/manifest.json", (bytes(1 << 20) for _ in range(65)))
+    assert {entry.id: entry.good for entry in catalog.entries()} == {"good": True, "huge": False}
+
+
 def test_an_id_is_used_once(catalog: Catalog):
     manifest = publish(catalog, "b1")
     catalog.publish(manifest)  # an answer was lost, and it is tried again

@@ -21,7 +21,7 @@ from samplemind.errors import BackupCorruptError
 from samplemind.storage.local import LocalStore
 from tests.integration.storage.test_catalog import listed, publish
 
-_TRIALS = int(os.environ.get("CORRUPTIONS", "40"))
+_TRIALS = int(os.environ.get("CORRUPTIONS", "24"))
 
 Harm = Callable[[random.Random, Path, Path], None]
 

@@ -12,6 +12,7 @@
 | wrong credentials, no bucket, disk full | SecretError, StorageError: not to be repeated |
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -30,7 +31,8 @@ from samplemind.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from samplemind.settings import StorageSettings
+from samplemind.settings import ServerSideEncryption, StorageSettings
+from samplemind.storage.local import LocalStore
 from samplemind.storage.s3 import S3Store
 from samplemind.storage.store import ObjectStore, read_small
 from tests.object_stores import FaultyProxy, RcloneServer, moto_server, rclone_server, s3_settings
@@ -199,3 +201,28 @@ def test_a_condition_holds_against_a_writer_that_is_faster():
         first._found = look_then_lose  # type: ignore[method-assign]
         assert not first.put_if_absent("race", b"first")
         assert read_small(first, "race") == b"second"
+
+
+def test_encryption_by_the_server_is_asked_for():
+    with moto_server() as settings:
+        changes = {"server_side_encryption": ServerSideEncryption.AES256}
+        store = S3Store(settings.model_copy(update=changes))
+        for key, size in (("small", 10), ("large", 2 * _PART)):
+            store.put_stream(key, [os.urandom(size)])
+            found = store._client.head_object(Bucket="backups", Key=key)
+            assert found["ServerSideEncryption"] == "AES256"
+
+
+def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = LocalStore(tmp_path)
+    store.put_stream("a/b", [b"x"])
+
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Root may read everything, so the kernel's refusal is played.
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match="Permission denied"):
+        list(store.list("a/"))

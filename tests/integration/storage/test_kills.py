@@ -1,7 +1,7 @@
 """Programs that are killed with SIGKILL while they upload or prune, at seeded moments.
 
 Expected, always: no half backup is listed, what is listed verifies, and the next run works and
-leaves nothing over. KILLS=50 runs the full series.
+leaves nothing over. KILLS=25 (of each store) runs the full series.
 """
 
 import os
@@ -26,7 +26,7 @@ from samplemind.storage.store import ObjectStore
 from tests.integration.storage.test_catalog import publish
 from tests.object_stores import rclone_server
 
-_TRIALS = int(os.environ.get("KILLS", "4"))
+_TRIALS = int(os.environ.get("KILLS", "2"))
 _KEYRING = Keyring({"k": bytes(32)})
 
 # Makes and prunes backups until it is killed; says when it begins.

@@ -157,6 +157,16 @@ def test_a_clock_that_ran_ahead_does_not_make_the_last_good_one():
     assert plan.keep == {"future": Reason.FUTURE, "b000": Reason.LAST_GOOD}
 
 
+def test_recovery_to_any_moment_of_the_window_keeps_its_base():
+    weekly = [
+        Kept(f"p{week}", "a", BackupKind.PHYSICAL, _NOW - timedelta(weeks=week))
+        for week in range(9)
+    ]
+    plan = plan_retention(weekly, Policy(days=30), _NOW)
+    assert plan.keep["p5"] is Reason.WINDOW
+    assert set(plan.delete) == {"p6", "p7", "p8"}
+
+
 def test_what_cannot_be_read_is_kept():
     unreadable = replace(_daily(1)[0], started_at=_NOW - timedelta(days=900), readable=False)
     assert plan_retention([unreadable], Policy(), _NOW).keep == {"b000": Reason.UNREADABLE}
