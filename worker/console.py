@@ -15,6 +15,7 @@ from flower.urls import settings as flower_settings
 
 from samplemind.log import get_logger
 from samplemind.settings import Settings
+from worker import schedule_metrics
 from worker.app import app
 from worker.roles import run_directory
 
@@ -30,6 +31,7 @@ def serve(settings: Settings) -> None:
     app.conf.imports = ()
     console = Flower(capp=app, options=default_options, **flower_settings)
     port = console.start_http_server()
+    schedule_metrics.start(settings)
     atexit.register(console.stop)
     signal.signal(signal.SIGTERM, _exit)
     _log.info("console_ready", host=settings.console.host, port=port)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONGEST_MS = 100.0
-_AIM_MS = 35.0
+_AIM_MS = 20.0
 _FIRST = 200
 _LEAST, _MOST = 20, 20_000
 

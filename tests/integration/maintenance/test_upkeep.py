@@ -168,6 +168,7 @@ async def test_an_age_near_a_lowered_limit_asks_for_a_freeze(session: Session) -
     assert "FREEZE" in need.command
 
 
+@pytest.mark.usefixtures("connections")
 async def test_partitions_are_made_ahead_and_old_empty_ones_go(
     session: Session, migrated: Settings
 ) -> None:

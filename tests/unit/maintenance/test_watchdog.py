@@ -28,7 +28,7 @@ def ran(ago: timedelta, outcome: str | None = "succeeded") -> PeriodicRun:
         (entry("10s"), None, None, Standing.OVERDUE),
         (entry("0 3 * * *", known_for=timedelta(hours=2)), None, None, Standing.NEVER_RUN),
         # Due half an hour ago, and it may wait longer for others of its queue.
-        (entry("30 11 * * *"), ran(timedelta(hours=25)), None, Standing.ON_TIME),
+        (entry("30 11 * * *"), ran(timedelta(hours=24)), None, Standing.ON_TIME),
         (entry("0 10 * * *"), ran(timedelta(hours=26)), None, Standing.OVERDUE),
         (entry("0 3 * * *"), ran(timedelta(hours=9), None), None, Standing.RUNNING),
         (
