@@ -286,7 +286,7 @@ async def test_recall_is_measured_and_the_target_chooses_ef_search(
     assert measured[-1].recall >= 0.99
     assert all(each.surely <= each.recall <= 1 for each in measured)
     chosen = await chosen_ef_search(session, 0.95)
-    assert chosen == min(each.ef_search for each in measured if each.recall >= 0.95)
+    assert chosen == min(each.ef_search for each in measured if each.surely >= 0.95)
 
 
 async def test_what_cannot_be_compared_is_refused(
