@@ -216,8 +216,10 @@ def print_results(results: Results) -> None:
         ),
     )
     if results.did_you_mean is not None:
-        said = "Shown for" if results.searched == results.did_you_mean else "Did you mean"
-        console.print(f"{said}: {escape(results.did_you_mean)}", style="bold")
+        if results.searched is not None:
+            console.print(f"Shown for: {escape(results.searched)}", style="bold")
+        if results.searched != results.did_you_mean:
+            console.print(f"Did you mean: {escape(results.did_you_mean)}", style="bold")
     total = f"{results.total}" if results.total_is_exact else f"more than {results.total}"
     console.print(f"[dim]{len(results.results)} of {total} in {results.took_ms:.1f} ms[/dim]")
 
