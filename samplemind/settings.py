@@ -432,7 +432,8 @@ class MaintenanceSettings(_Group):
         10_000, ge=10, description="milliseconds after which EXPLAIN (ANALYZE) is ended"
     )
     archive: Path | None = Field(
-        None, description="folder of archived audit logs; none: archive in SAMPLEMIND_HOME"
+        None,
+        description="folder of archived audit logs; none: the backups' store, or HOME/archive",
     )
 
 

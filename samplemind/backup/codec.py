@@ -4,18 +4,13 @@ Invariant: what is decompressed ends exactly where its one frame ends; a stream 
 goes on after its end or does not decode raises `BackupCorruptError`.
 """
 
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from samplemind.errors import BackupCorruptError, InvalidInputError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from samplemind.zstandard import zstd
 
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _STEP_BYTES = 1 << 20

@@ -25,9 +25,9 @@ from uuid import UUID
 
 import msgpack
 import numpy as np
-import zstandard
 
 from samplemind.errors import InvalidInputError, SecretError, UnreadableValueError
+from samplemind.zstandard import zstd
 
 COMPRESS_FROM = 2048
 MOST_BYTES = 64 * 2**20
@@ -51,8 +51,7 @@ class Form(StrEnum):
 
 _CODES = {Form.MSGPACK: 1, Form.JSON: 2, Form.PICKLE: 3}
 _FORMS = {code: form for form, code in _CODES.items()}
-_compressor = zstandard.ZstdCompressor(level=3)
-_decompressor = zstandard.ZstdDecompressor()
+_LEVEL = 3
 
 
 def dumps(value: object, form: Form = Form.MSGPACK, *, signing_key: bytes | None = None) -> bytes:
@@ -75,7 +74,7 @@ def dumps(value: object, form: Form = Form.MSGPACK, *, signing_key: bytes | None
         raise InvalidInputError(message)
     code = _CODES[form]
     if len(body) >= COMPRESS_FROM:
-        packed = _compressor.compress(body)
+        packed = zstd.compress(body, _LEVEL)
         if len(packed) < len(body):
             body, code = packed, code | _COMPRESSED
     return _HEAD.pack(_MAGIC, code, zlib.crc32(body, code)) + body
@@ -146,10 +145,10 @@ def _read(body: Any, form: Form, signing_key: bytes | None) -> Any:
 
 
 def _unfolded(body: Any) -> bytes:
-    size = zstandard.frame_content_size(body)
-    if not 0 <= size <= MOST_BYTES:
+    size = zstd.get_frame_info(body).decompressed_size
+    if size is None or size > MOST_BYTES:
         raise UnreadableValueError("it says that it unfolds to too much")
-    return _decompressor.decompress(body, max_output_size=MOST_BYTES)
+    return zstd.decompress(body)
 
 
 def _signature(pickled: bytes, signing_key: bytes | None) -> bytes:

@@ -15,19 +15,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import zstandard
-
 from samplemind.errors import PermanentError
 from samplemind.ids import new_id
 from samplemind.log import get_logger
-from samplemind.maintenance.archive import ArchiveStore
+from samplemind.maintenance.archive import Archive
 from samplemind.maintenance.pace import Pace
 from samplemind.maintenance.retention import Group
 from samplemind.maintenance.session import Session, fetch
+from samplemind.zstandard import zstd
 
 PART_ROWS = 20_000
 
 _MOST_BYTES = 1 << 30
+_FRAME = {
+    zstd.CompressionParameter.compression_level: 3,
+    zstd.CompressionParameter.checksum_flag: 1,
+}
 # An entry is held through who acted and through the user that it is about.
 _NOT_HELD = """NOT EXISTS (SELECT FROM legal_holds AS h WHERE h.released_at IS NULL
     AND (h.user_id = t.actor_id OR (t.resource_kind = 'user' AND t.resource_id = h.user_id::text)))
@@ -89,7 +92,7 @@ async def audit_groups(session: Session, before: datetime) -> list[Group]:
 
 
 async def archive_and_delete(
-    session: Session, store: ArchiveStore, before: datetime, pace: Pace
+    session: Session, store: Archive, before: datetime, pace: Pace
 ) -> tuple[int, bool]:
     """Archive and delete the entries before a time that are not held, the oldest first.
 
@@ -116,14 +119,14 @@ async def archive_and_delete(
 
 
 async def write_part(
-    session: Session, store: ArchiveStore, part: Part
+    session: Session, store: Archive, part: Part
 ) -> tuple[tuple[str, datetime], ...]:
     """Store a part, read it back, compare, and record it; return the keys that were read back.
 
     Raises:
         PermanentError: it reads back as something else.
     """
-    packed = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(part.content)
+    packed = zstd.compress(part.content, options=_FRAME)
     store.put(part.key, packed)
     digest = hashlib.sha256(packed).hexdigest()
     keys = read_part(store, part.key, digest, expected=part.content)
@@ -146,7 +149,7 @@ async def write_part(
 
 
 def read_part(
-    store: ArchiveStore, key: str, sha256: str, *, expected: bytes | None = None
+    store: Archive, key: str, sha256: str, *, expected: bytes | None = None
 ) -> tuple[tuple[str, datetime], ...]:
     """Read an archive and return the keys of its entries, in order.
 
@@ -159,8 +162,8 @@ def read_part(
         message = f"archive {key} is not what was written: its SHA-256 differs"
         raise PermanentError(message)
     try:
-        content = zstandard.ZstdDecompressor().decompress(packed, max_output_size=_MOST_BYTES)
-    except zstandard.ZstdError as error:
+        content = zstd.ZstdDecompressor().decompress(packed, max_length=_MOST_BYTES)
+    except zstd.ZstdError as error:
         message = f"archive {key} cannot be read: {error}"
         raise PermanentError(message) from error
     if expected is not None and content != expected:
@@ -170,7 +173,7 @@ def read_part(
     return tuple((entry["id"], datetime.fromisoformat(entry["occurred_at"])) for entry in entries)
 
 
-async def _finish_earlier(session: Session, store: ArchiveStore, pace: Pace) -> int:
+async def _finish_earlier(session: Session, store: Archive, pace: Pace) -> int:
     """Delete the rows of archives that an earlier run verified and did not come to the end of."""
     deleted = 0
     for row in await fetch(session, _UNDELETED):

@@ -13,7 +13,7 @@ from uuid import UUID
 from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError, SampleMindError, TransientError
 from samplemind.log import get_logger
-from samplemind.maintenance.archive import ArchiveStore, archive_store
+from samplemind.maintenance.archive import Archive, open_archive
 from samplemind.maintenance.audit_archive import archive_and_delete, audit_groups
 from samplemind.maintenance.locks import no_backup_runs, retention_lock
 from samplemind.maintenance.pace import Pace
@@ -54,7 +54,7 @@ async def run_retention(
     dry_run: bool,
     only: Iterable[str] = (),
     now: datetime | None = None,
-    store: ArchiveStore | None = None,
+    store: Archive | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> RetentionReport:
     """Plan every policy and, unless it is a rehearsal, carry it out.
@@ -88,7 +88,7 @@ async def run_retention(
         if not dry_run and not (alone and undisturbed):
             report.skipped = "another run goes on" if not alone else "a backup is running"
             return report
-        run = _Run(connections, session, now or datetime.now(UTC), store or archive_store(settings))
+        run = _Run(connections, session, now or datetime.now(UTC), store or open_archive(settings))
         for policy in (known[name] for name in known if name in wanted):
             plan = await run.plan(policy)
             report.plans.append(plan)
@@ -108,7 +108,7 @@ class _Run:
     """One run over all stores."""
 
     def __init__(
-        self, connections: Connections, session: Session, now: datetime, store: ArchiveStore
+        self, connections: Connections, session: Session, now: datetime, store: Archive
     ) -> None:
         self._connections = connections
         self._session = session

@@ -8,14 +8,13 @@ from uuid import UUID
 
 import psycopg
 import pytest
-import zstandard
 from sqlalchemy import text
 
 from samplemind.connections.resources import Connections
 from samplemind.errors import PermanentError, TransientError
 from samplemind.ids import new_id
 from samplemind.maintenance import audit_archive
-from samplemind.maintenance.archive import DirectoryArchive
+from samplemind.maintenance.archive import Archive
 from samplemind.maintenance.pace import LONGEST_MS
 from samplemind.maintenance.retention import RetentionReport
 from samplemind.maintenance.retention_run import run_retention
@@ -23,6 +22,8 @@ from samplemind.models.user import User
 from samplemind.repositories.audit import AuditLogRepository
 from samplemind.repositories.legal_holds import LegalHoldRepository
 from samplemind.repositories.users import UserRepository
+from samplemind.storage.local import LocalStore
+from samplemind.zstandard import zstd
 
 NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=500)
@@ -35,8 +36,8 @@ async def ada(connections: Connections) -> User:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> DirectoryArchive:
-    return DirectoryArchive(tmp_path / "archive")
+def store(tmp_path: Path) -> Archive:
+    return Archive(LocalStore(tmp_path / "archive"))
 
 
 async def execute(connections: Connections, statement: str, **parameters: Any) -> Any:
@@ -110,7 +111,7 @@ async def test_a_rehearsal_tells_what_would_go_and_the_run_takes_exactly_that(
 
 
 async def test_a_hold_always_wins_and_ends_when_it_is_released(
-    connections: Connections, ada: User, store: DirectoryArchive
+    connections: Connections, ada: User, store: Archive
 ) -> None:
     await add_sessions(connections, ada.id, 2, OLD)
     await add_audit(connections, 4, actor=ada.id)
@@ -132,7 +133,7 @@ async def test_a_hold_always_wins_and_ends_when_it_is_released(
 
 
 async def test_audit_entries_are_in_the_archive_before_they_go(
-    connections: Connections, store: DirectoryArchive, tmp_path: Path
+    connections: Connections, store: Archive, tmp_path: Path
 ) -> None:
     await add_audit(connections, 3000)  # over two days: an object a day
     await add_audit(connections, 5, NOW - timedelta(days=1))
@@ -147,7 +148,7 @@ async def test_audit_entries_are_in_the_archive_before_they_go(
     assert report.done[0].longest_transaction_ms > 0
     archived = []
     for path in sorted((tmp_path / "archive").rglob("*.ndjson.zst")):
-        content = zstandard.ZstdDecompressor().decompress(path.read_bytes(), 1 << 30)
+        content = zstd.decompress(path.read_bytes())
         archived += content.decode().splitlines()
     assert archived == lines
     assert json.loads(archived[0])["details"] == {"number": 1}
@@ -163,7 +164,7 @@ async def test_the_database_lets_no_entry_go_without_its_archive(connections: Co
         await execute(connections, "UPDATE audit_logs SET action = 'test.other'")
 
 
-class Lying(DirectoryArchive):
+class Lying(Archive):
     """A store that gives back less than it was given."""
 
     def get(self, key: str) -> bytes:
@@ -175,7 +176,7 @@ async def test_an_archive_that_reads_back_wrong_keeps_its_entries(
 ) -> None:
     await add_audit(connections, 50)
     with pytest.raises(TransientError, match="SHA-256"):
-        await run(connections, "audit_logs", store=Lying(tmp_path))
+        await run(connections, "audit_logs", store=Lying(LocalStore(tmp_path)))
     assert await count(connections, "audit_logs", "action = 'test.run'") == 50
     assert await count(connections, "audit_archives") == 0
 
@@ -183,7 +184,7 @@ async def test_an_archive_that_reads_back_wrong_keeps_its_entries(
 @pytest.mark.parametrize("after_chunks", [0, 1, 3])
 async def test_a_run_that_is_killed_in_the_middle_is_finished_by_the_next(
     connections: Connections,
-    store: DirectoryArchive,
+    store: Archive,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     after_chunks: int,
