@@ -2,7 +2,6 @@
 
 from benchmarks.batches.fairness import batch_rows
 from benchmarks.batches.recovery import recovery_rows
-from benchmarks.batches.upserts import upsert_rows
 from benchmarks.row import Row
 
 
@@ -11,5 +10,4 @@ def rows(*, quick: bool) -> list[Row]:
     return [
         *batch_rows(items=10_000 if quick else 100_000),
         *recovery_rows(),
-        *upsert_rows(documents=2_000 if quick else 10_000),
     ]

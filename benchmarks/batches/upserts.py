@@ -37,8 +37,12 @@ _EMPTY = "TRUNCATE search_documents, search_texts, search_vectors, search_vector
 Send = Callable[[Sequence[str]], None]
 
 
-def upsert_rows(*, documents: int) -> list[Row]:
-    """Return the documents a second of the platform beside the fastest peer."""
+def rows(*, quick: bool) -> list[Row]:
+    """Return the documents a second of the platform beside the fastest peer.
+
+    An area of its own, `make bench ARGS=batches.upserts`, because the peers take minutes.
+    """
+    documents = 2_000 if quick else 10_000
     with stores() as (home, settings):
         ids = asyncio.run(_write_library(settings, documents))
         # The peers get a part of it: a rate is a rate, and theirs takes its time.

@@ -82,9 +82,11 @@ def celery_broker_cluster(workshop: Workshop, tmp_path: Path) -> Iterator[Celery
     broker: Broker = workshop.broker
     container = BrokerContainer(start_container("broker", broker.command, {}, tmp_path))
     container.url = broker.url
-    cluster = CeleryBrokerCluster(RedisTestBroker(container))
-    yield cluster
-    cluster.teardown()
+    node = RedisTestBroker(container)
+    try:
+        yield CeleryBrokerCluster(node)
+    finally:
+        node.teardown()  # a cluster's own teardown leaves its nodes running
 
 
 @pytest.fixture
@@ -104,9 +106,11 @@ def celery_worker_cluster(
         Worker(WorkerContainer(_start_worker(name, workshop, tmp_path)), celery_setup_app)
         for name in ("one", "two")
     ]
-    cluster = CeleryWorkerCluster(*nodes)
-    yield cluster
-    cluster.teardown()
+    try:
+        yield CeleryWorkerCluster(*nodes)
+    finally:
+        for node in nodes:
+            node.teardown()
 
 
 def _start_worker(name: str, workshop: Workshop, directory: Path) -> Any:

@@ -74,7 +74,9 @@ class ProcessContainer:
             self.process.wait(10)
 
     def remove(self, **_: Any) -> None:
-        self.stop(0.1)
+        """Kill it, if it runs."""
+        if self.status == "running":
+            self.kill()
 
     def exec_run(self, command: str | Sequence[str], **_: Any) -> tuple[int, bytes]:
         words = shlex.split(command) if isinstance(command, str) else list(command)
