@@ -28,8 +28,8 @@ PART_ROWS = 20_000
 
 _MOST_BYTES = 1 << 30
 _FRAME = {
-    zstd.CompressionParameter.compression_level: 3,
-    zstd.CompressionParameter.checksum_flag: 1,
+    int(zstd.CompressionParameter.compression_level): 3,
+    int(zstd.CompressionParameter.checksum_flag): 1,
 }
 # An entry is held through who acted and through the user that it is about.
 _NOT_HELD = """NOT EXISTS (SELECT FROM legal_holds AS h WHERE h.released_at IS NULL

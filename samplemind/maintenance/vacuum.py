@@ -40,6 +40,15 @@ WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)\\d*$' AND c.relkind = 'i'
   AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.relid = i.indrelid)
 """
 
+# The largest recall that any setting of the search reached when it was measured last.
+_GRAPHS = """
+SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS index,
+       pg_relation_size(c.oid) AS size_bytes, (SELECT max(recall) FROM search_recall) AS recall
+FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_am AS am ON am.oid = c.relam
+WHERE am.amname = 'hnsw' AND i.indisvalid AND i.indrelid = to_regclass('search_vectors')
+"""
+
 _log = get_logger(__name__)
 
 
@@ -104,6 +113,25 @@ def find_needs(rows: Iterable[Row], limits: UpkeepLimits | None = None) -> list[
     return sorted(needs, key=lambda need: -need.urgency)
 
 
+def find_forgetful(graphs: Iterable[Row], target: float) -> list[Need]:
+    """Return the HNSW graphs that no longer find what they should; pure.
+
+    A graph that was never measured is not judged.
+    """
+    return [
+        Need(
+            oid=row["oid"],
+            schema=row["schema"],
+            table=row["index"],
+            command="REINDEX INDEX CONCURRENTLY",
+            reason=f"its best recall is {row['recall']:.3f}, and {target} is wanted",
+            urgency=row["size_bytes"],
+        )
+        for row in graphs
+        if row["recall"] is not None and row["recall"] < target
+    ]
+
+
 async def upkeep_needs(settings: Settings) -> list[Need]:
     """Return what `vacuum_due` would do now."""
     async with open_session(settings) as session:
@@ -140,7 +168,9 @@ async def analyze_tables(settings: Settings, tables: Sequence[str]) -> UpkeepRep
 
 
 async def reindex_bloated(settings: Settings, limits: UpkeepLimits | None = None) -> UpkeepReport:
-    """Build bloated B-trees anew beside all traffic, one at a time, until the window ends.
+    """Build bloated B-trees, and graphs of too little recall, anew beside all traffic.
+
+    One at a time, until the window ends.
 
     What a REINDEX CONCURRENTLY that broke has left (`…_ccnew`) goes first.
     """
@@ -154,7 +184,11 @@ async def reindex_bloated(settings: Settings, limits: UpkeepLimits | None = None
                 return report
             await _drop_leftovers(session, report)
             found = await bloat_report(session)
-            needs = [_reindex(each) for each in found.indexes if _is_bloated(each, bounds)]
+            graphs = await fetch(session, _GRAPHS)
+            needs = [
+                *find_forgetful(graphs, settings.search.recall_target),
+                *(_reindex(each) for each in found.indexes if _is_bloated(each, bounds)),
+            ]
         return await _work(session, settings, needs, report)
 
 
