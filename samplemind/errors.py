@@ -7,6 +7,8 @@
     │   ├── ConflictError           the thing exists already, or changed meanwhile
     │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
     │   ├── SecretError             a secret is missing or does not fit what it should open
+    │   ├── JobFailedError          a job that was waited for ended otherwise than well
+    │   ├── JobCancelledError       the running job was cancelled
     │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB or Redis did not answer
@@ -53,6 +55,14 @@ class InvalidInputError(PermanentError):
 
 class SecretError(PermanentError):
     """A secret is missing, or does not fit what it should open."""
+
+
+class JobFailedError(PermanentError):
+    """A job that was waited for ended otherwise than well; the message says how."""
+
+
+class JobCancelledError(PermanentError):
+    """The running job was cancelled; let it pass, so that the job ends."""
 
 
 class TransientError(SampleMindError):

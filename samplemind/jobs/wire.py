@@ -54,6 +54,7 @@ ROUTES: tuple[tuple[str, Queue], ...] = (
     ("search.refresh_vocabulary", Queue.MAINTENANCE),
     ("search.optimize", Queue.MAINTENANCE),
     ("search.*", Queue.INDEX),
+    ("jobs.*", Queue.INTERACTIVE),  # keeps the promises that are made to producers
     ("backups.*", Queue.MAINTENANCE),
     ("maintenance.*", Queue.MAINTENANCE),
     ("retention.*", Queue.MAINTENANCE),
