@@ -37,14 +37,15 @@ from samplemind.jobs.envelope import (
 from samplemind.jobs.payloads import AnalyzeBatch, Payload
 from samplemind.jobs.state import ENDED_LIFE_S, JobState, JobStatus, unique_key
 from samplemind.jobs.wire import queue_for, tls_options, transport_options
-from samplemind.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    # Drivers and Celery load when something is sent, not when a web service imports this module.
+    # Drivers and Celery load when something is sent, settings when a client is made; a web service
+    # that imports this module pays for neither.
     from celery import Celery
 
     from samplemind.connections.resources import Connections
     from samplemind.jobs.broker import JobBroker, Message
+    from samplemind.settings import Settings
 
 _PUBLISH_ATTEMPTS = 4
 _FIRST_LOOK_S = 0.02
@@ -65,9 +66,9 @@ class Submission:
 class SyncJobs:
     """A client of the platform for code without an event loop; it may be shared by threads."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: "Settings | None" = None) -> None:
         """Take the settings given, or those of the environment; connects to nothing yet."""
-        self._settings = settings or get_settings()
+        self._settings = settings or _settings()
         self._broker: JobBroker | None = None
 
     def __enter__(self) -> Self:
@@ -218,9 +219,9 @@ class Jobs:
     Each call waits in a thread, so that the caller's loop never does.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: "Settings | None" = None) -> None:
         """Take the settings given, or those of the environment; connects to nothing yet."""
-        self._settings = settings or get_settings()
+        self._settings = settings or _settings()
         self._sync = SyncJobs(self._settings)
         self._celery: Celery | None = None
         self._connections: Connections | None = None
@@ -343,6 +344,12 @@ class Jobs:
         return self._celery
 
 
+def _settings() -> "Settings":
+    from samplemind.settings import get_settings
+
+    return get_settings()
+
+
 def _message(
     payload: Payload,
     *,
@@ -417,7 +424,7 @@ def _result(status: JobStatus) -> Any:
     raise JobFailedError(message)
 
 
-def producer(settings: Settings) -> "Celery":
+def producer(settings: "Settings") -> "Celery":
     """Return a bare Celery client that publishes by name and knows no task's code."""
     from celery import Celery
 

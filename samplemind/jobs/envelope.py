@@ -13,7 +13,7 @@ from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from samplemind.errors import InvalidInputError
 from samplemind.jobs.wire import KEY_PREFIX
@@ -22,6 +22,8 @@ SCHEMA_HEADER = "samplemind_schema"
 """Header with the version of the payload's model; none: 1, as before there was a header."""
 TRACKED_HEADER = "samplemind_tracked"
 """Header of a message whose job has a state in the broker already."""
+REPLAY_HEADER = "samplemind_replay_of"
+"""Header of a job that is sent again: the id of its dead letter."""
 
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 _EMBED = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
@@ -69,6 +71,7 @@ def encode_message(
     schema_version: int,
     priority: Priority = Priority.NORMAL,
     expires: datetime | None = None,
+    replay_of: UUID | None = None,
 ) -> str:
     """Return the message as it stands in the queue's list."""
     shown = body.removesuffix(f",{_EMBED}]").removeprefix("[[],")[:_REPR_LENGTH]
@@ -95,6 +98,8 @@ def encode_message(
         SCHEMA_HEADER: schema_version,
         TRACKED_HEADER: True,
     }
+    if replay_of is not None:
+        headers[REPLAY_HEADER] = str(replay_of)
     properties = {
         "correlation_id": job_id,
         "reply_to": "",
