@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from samplemind.jobs.payloads import (
+    CollectDeadLetters,
     FoldVectors,
     IndexDirty,
     OptimizeSearch,
@@ -52,6 +53,11 @@ ENTRIES: tuple[Entry, ...] = (
         RescueBatches(),
         timedelta(seconds=20),
         "Parts of a batch whose message was lost, or whose worker died, are published again.",
+    ),
+    Entry(
+        CollectDeadLetters(),
+        timedelta(seconds=15),
+        "Dead letters are moved to where operators look, and replays that were cut short are sent.",
     ),
     Entry(
         ReconcileIndex(),

@@ -17,12 +17,13 @@ from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_for, tls_options, tran
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
 from worker.drain import Drain
+from worker.due import DueJobs
 from worker.heartbeat import PACE_S, Heartbeat
 from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
 from worker.policy import PolicyCheck
 
-TASK_MODULES = ("tasks.batches", "tasks.search")
+TASK_MODULES = ("tasks.batches", "tasks.search", "tasks.jobs")
 """Modules whose import registers the jobs; a new room of `tasks` is added here."""
 
 
@@ -125,6 +126,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         # without prefetch those count already.
         "worker_enable_prefetch_count_reduction": False,
         "worker_send_task_events": True,
+        # What no job takes becomes a dead letter.
+        "worker_consumer": "worker.consumer:JobConsumer",
     }
 
 
@@ -148,7 +151,7 @@ def _route(name: str, *_: object, **__: object) -> dict[str, str]:
 app = Celery("samplemind", set_as_current=True)
 app.add_defaults(lambda: configuration(get_settings()))
 worker.transport.install()
-app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck})
+app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, DueJobs, PolicyCheck})
 
 
 @signals.setup_logging.connect

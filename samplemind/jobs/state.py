@@ -244,3 +244,10 @@ redis.call('ZREM', '{DELAYED}', ARGV[1])
 redis.call('HDEL', '{DELAYED_MESSAGES}', ARGV[1])
 return 'cancelled'
 """
+
+PROGRESS = f"""
+-- ARGV: id, progress. Keeps how far a job is, if its state is kept at all.
+if redis.call('HGET', '{JOB_PREFIX}' .. ARGV[1], 'state') == 'running' then
+  redis.call('HSET', '{JOB_PREFIX}' .. ARGV[1], 'progress', ARGV[2])
+end
+"""
