@@ -20,7 +20,7 @@ from rich.table import Table  # noqa: E402
 from benchmarks.row import Row  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-AREAS = ("audio", "stack", "pipeline", "search")
+AREAS = ("audio", "stack", "pipeline", "jobs", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
