@@ -14,7 +14,7 @@ SOURCES := $(PACKAGES) migrations tests benchmarks
 export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup setup-dev setup-bench demo test check lint format types imports unit bench lock clean
+.PHONY: help setup setup-dev setup-bench demo test check lint format types imports unit bench lock docs clean
 
 help:  ## List these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -68,6 +68,9 @@ lock: .venv/bin/python  ## Pin the dependencies anew, with hashes and no index a
 	$$compile -o requirements-runtime.lock && \
 	$$compile --extra dev -c requirements-runtime.lock -o requirements-dev.lock && \
 	$$compile --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock
+
+docs: setup  ## Write docs/tasks.md from the payload models
+	@$(BIN)/python -m samplemind.jobs.catalogue
 
 clean:  ## Remove .venv and caches; data of a stack is not touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -31,6 +31,7 @@ AREAS = (
     "batches",
     "cache",
 )
+AREAS = ("audio", "stack", "pipeline", "jobs", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

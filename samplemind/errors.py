@@ -13,6 +13,8 @@
     │   │   ├── BackupCancelledError    the operator or a time limit stopped it
     │   │   └── MissingToolError    a program of PostgreSQL's is missing, or too old
     │   ├── UnreadableValueError    a cached value is truncated, foreign or tampered with
+    │   ├── JobFailedError          a job that was waited for ended otherwise than well
+    │   ├── JobCancelledError       the running job was cancelled
     │   └── AudioRejectedError      a file is refused (in samplemind.audio.outcome)
     ├── TransientError              trying again may help: exactly what tasks retry
     │   ├── StoreUnavailableError   PostgreSQL, MongoDB, Redis or an object store did not answer
@@ -83,6 +85,14 @@ class MissingToolError(BackupError):
 
 class UnreadableValueError(PermanentError):
     """A cached value is truncated, foreign or tampered with; the cache takes it for a miss."""
+
+
+class JobFailedError(PermanentError):
+    """A job that was waited for ended otherwise than well; the message says how."""
+
+
+class JobCancelledError(PermanentError):
+    """The running job was cancelled; let it pass, so that the job ends."""
 
 
 class TransientError(SampleMindError):

@@ -155,6 +155,11 @@ class WorkerSettings(_Group):
     drain_s: int = Field(
         10, ge=0, description="seconds that a stopping worker gives running jobs before giving back"
     )
+    cancel_grace_s: int = Field(
+        10,
+        ge=0,
+        description="seconds that a cancelled job has to stop before its process is killed",
+    )
     max_deliveries: int = Field(
         4, ge=1, description="times a job may start before it is given up as a worker killer"
     )

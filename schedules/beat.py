@@ -12,6 +12,7 @@ from datetime import timedelta
 from samplemind.errors import SettingsError
 from samplemind.jobs.payloads import (
     ArchiveWal,
+    CollectDeadLetters,
     CreateBackup,
     DrillBackup,
     FeedBatches,
@@ -80,6 +81,11 @@ ENTRIES: tuple[Entry, ...] = (
         FeedBatches(),
         timedelta(seconds=5),
         "What a limit held back is handed out once the limit allows it, whoever died meanwhile.",
+    ),
+    Entry(
+        CollectDeadLetters(),
+        timedelta(seconds=15),
+        "Dead letters are moved to where operators look, and replays that were cut short are sent.",
     ),
     Entry(
         ReconcileIndex(),

@@ -3,12 +3,14 @@
 Invariant: telling it never fails the job, and happens at most once a second.
 """
 
+import json
 import time
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from samplemind.log import get_logger
+from worker import tracking
 from worker.task import Job
 
 _PACE_S = 1.0
@@ -31,9 +33,9 @@ class Progress:
         if self._job_id is None or now - self._told_at < _PACE_S:
             return
         self._told_at = now
+        facts_now = {"done": done, "total": total, **facts}
         try:
-            self._backend.store_result(
-                self._job_id, {"done": done, "total": total, **facts}, "PROGRESS"
-            )
+            tracking.tell_progress(self._job_id, json.dumps(facts_now))
+            self._backend.store_result(self._job_id, facts_now, "PROGRESS")
         except RedisError as error:
             _log.info("progress_not_told", error=str(error))

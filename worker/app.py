@@ -18,6 +18,7 @@ from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
 from worker.beat_watch import BeatWatch
 from worker.drain import Drain
+from worker.due import DueJobs
 from worker.heartbeat import Heartbeat
 from worker.lease import LeaseKeeper
 from worker.log import quiet_celery
@@ -27,6 +28,7 @@ TASK_MODULES = (
     "tasks.backups",
     "tasks.batches",
     "tasks.cache",
+    "tasks.jobs",
     "tasks.maintenance",
     "tasks.retention",
     "tasks.search",
@@ -133,6 +135,8 @@ def _worker(settings: Settings) -> dict[str, Any]:
         # without prefetch those count already.
         "worker_enable_prefetch_count_reduction": False,
         "worker_send_task_events": True,
+        # What no job takes becomes a dead letter.
+        "worker_consumer": "worker.consumer:JobConsumer",
     }
 
 
@@ -155,6 +159,7 @@ app = Celery("samplemind", set_as_current=True)
 app.add_defaults(lambda: configuration(get_settings()))
 worker.transport.install()
 app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck, BeatWatch})
+app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, DueJobs, PolicyCheck})
 
 
 @signals.setup_logging.connect

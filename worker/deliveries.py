@@ -6,23 +6,19 @@ counted, at their start, so that an ordinary job costs nothing. The count of one
 order is forgotten; a worker that leaves in order does not mark what it gives back, and takes off
 what it had counted.
 
-Invariant: a job starts at most `worker.max_deliveries` times. After that it is given up: it fails
-with its arguments recorded in the stream `sm:given_up`, its `on_give_up` is called, and its message
-leaves the broker. A table of dead letters that can be sent again belongs in PostgreSQL; its writer
-takes the place of `record_given_up`.
+Invariant: a job starts at most `worker.max_deliveries` times. After that it is given up: its
+`on_give_up` is called, it becomes a dead letter, and its message leaves the broker.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Reject
 from redis import Redis
 from redis.exceptions import RedisError
-from redis.typing import EncodableT
 
 from samplemind.connections.redis import translating_errors
-from samplemind.errors import SampleMindError, TransientError
+from samplemind.errors import PermanentError, SampleMindError, TransientError
 from samplemind.jobs.wire import KEY_PREFIX
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
@@ -31,13 +27,13 @@ from worker import runtime
 if TYPE_CHECKING:
     from worker.task import Job
 
-GIVEN_UP = f"{KEY_PREFIX}given_up"
-"""Stream of the jobs that were given up, the newest thousand or so."""
-
-_GIVEN_UP_LENGTH = 1000
 _LIFE_S = 7 * 24 * 3600
 
 _log = get_logger(__name__)
+
+
+class GivenUpError(PermanentError):
+    """The job has killed too many workers."""
 
 
 def count(job: "Job") -> int:
@@ -53,7 +49,8 @@ def admit(job: "Job") -> None:
     """Count the delivery of a job that is about to start.
 
     Raises:
-        Reject: it has started often enough; it is recorded and given up.
+        GivenUpError: it has started often enough.
+        Reject: so it has, but what it stands for could not be marked as failed.
         StoreUnavailableError: Redis did not answer when it was counted.
     """
     if not _was_redelivered(job):
@@ -98,34 +95,15 @@ def was_redelivered(delivery_info: Mapping[str, Any] | None) -> bool:
 
 def _give_up(job: "Job") -> NoReturn:
     started = get_settings().worker.max_deliveries
-    request = job.request
     _log.error("job_given_up", deliveries=started)
     try:
-        runtime.run(record_given_up(request.id, job.name, request.args, request.kwargs, started))
-        job.on_give_up(*request.args, **request.kwargs)
+        job.on_give_up(*job.request.args, **job.request.kwargs)
     except TransientError as error:
         # The next delivery is to end here again, and not in the job.
-        request.keeps_count = True
+        job.request.keeps_count = True
         raise Reject(str(error), requeue=True) from error
-    reason = f"given up: {started} workers died with it"
-    raise Reject(reason, requeue=False)
-
-
-async def record_given_up(
-    job_id: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], deliveries: int
-) -> None:
-    """Write down a job that will not run again, with all that is needed to send it once more."""
-    entry: dict[EncodableT, EncodableT] = {
-        "job_id": job_id,
-        "name": name,
-        "args": json.dumps(list(args)),
-        "kwargs": json.dumps(dict(kwargs)),
-        "deliveries": str(deliveries),
-    }
-    with translating_errors():
-        await runtime.connections().broker.xadd(
-            GIVEN_UP, entry, maxlen=_GIVEN_UP_LENGTH, approximate=True
-        )
+    message = f"{started} workers died with it"
+    raise GivenUpError(message)
 
 
 async def _increment(job_id: str) -> int:

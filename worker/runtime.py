@@ -42,6 +42,7 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="event-loop", daemon=True)
         self._thread.start()
+        self._call: _Call[Any] | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T], *, on_stuck: Callable[[], None]) -> T:
         """Run the coroutine in the caller's context and return what it returns.
@@ -51,6 +52,7 @@ class LoopThread:
         `CANCELLATION_S`.
         """
         call = _Call(self._loop, coroutine)
+        self._call = call
         try:
             call.start()
             return call.outcome.result()
@@ -58,6 +60,14 @@ class LoopThread:
             if not call.cancel_and_wait(CANCELLATION_S):
                 on_stuck()
             raise
+        finally:
+            self._call = None
+
+    def interrupt(self) -> None:
+        """Cancel the coroutine that `run` waits for in another thread, if there is one."""
+        call = self._call
+        if call is not None:
+            call.cancel()
 
     def stop(self) -> None:
         """Stop the loop and wait, not for long, for its thread."""
@@ -85,11 +95,14 @@ class _Call(Generic[T]):
     def start(self) -> None:
         self._loop.call_soon_threadsafe(self._start_on_loop)
 
+    def cancel(self) -> None:
+        self._loop.call_soon_threadsafe(self._cancel_on_loop)
+
     def cancel_and_wait(self, seconds: float) -> bool:
         """Return whether the coroutine has ended, cancelled if it had not before."""
         if self.outcome.done():
             return True
-        self._loop.call_soon_threadsafe(self._cancel_on_loop)
+        self.cancel()
         # `exception` waits for the end without raising what the coroutine raised.
         try:
             self.outcome.exception(timeout=seconds)
@@ -105,8 +118,10 @@ class _Call(Generic[T]):
 
     def _cancel_on_loop(self) -> None:
         # The interruption may come before the loop has seen the coroutine at all.
-        self._cancelled = True
+        again, self._cancelled = self._cancelled, True
         if self._task is None:
+            if again:
+                return
             self._coroutine.close()
             self.outcome.set_exception(asyncio.CancelledError())
         else:
@@ -153,6 +168,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     bounds how often.
     """
     return _runtime().loop.run(coroutine, on_stuck=_give_up_process)
+
+
+def interrupt() -> None:
+    """Cancel what `run` waits for, from another thread of the process; `run` then raises that."""
+    if _current is not None and _current.loop.pid == os.getpid():
+        _current.loop.interrupt()
 
 
 def connections() -> Connections:

@@ -4,17 +4,29 @@ Invariant: exactly `TransientError` is tried again, after a delay that grows and
 jobs which failed together do not come back together. Every other error ends the job.
 """
 
+import asyncio
 import random
 import time
 from typing import Any, ClassVar, NoReturn
 
 import structlog
 from celery import Task
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
-from samplemind.errors import PermanentError, TransientError
+from samplemind.errors import (
+    InvalidInputError,
+    JobCancelledError,
+    PermanentError,
+    TransientError,
+)
+from samplemind.jobs import cancellation
+from samplemind.jobs.letters import DeathCause
+from samplemind.jobs.payloads import payload_of
+from samplemind.jobs.state import JobState
 from samplemind.log import get_logger
-from worker import deliveries, periodic
+from worker import deliveries, periodic, tracking
+from worker.cancellation import watcher
+from worker.dead_letters import schema_version
 
 _log = get_logger(__name__)
 
@@ -28,11 +40,16 @@ def retry_delay(retries: int, *, base_s: float, cap_s: float) -> float:
     return random.uniform(0.0, bound)  # noqa: S311
 
 
+class InvalidPayloadError(PermanentError):
+    """The message carries what the job does not take."""
+
+
 class Job(Task):
     """A job: `@app.task(base=Job, name="area.verb_object")`, with `bind=True` where it asks for
     its own request.
     """
 
+    Request = "worker.request:JobRequest"
     throws = (PermanentError,)
     """Errors that are the job's answer: logged in its line, without a traceback."""
     max_retries = 8
@@ -49,21 +66,86 @@ class Job(Task):
         with structlog.contextvars.bound_contextvars(job=self.name, job_id=self.request.id):
             line = _Line(attempt=self.request.retries + 1)
             try:
-                deliveries.admit(self)
-                result = periodic.execute(self, args, kwargs)
-            except TransientError as error:
-                self._try_again(error, line)
+                return self._run_tracked(args, kwargs, line)
             except (Ignore, Reject, Retry) as verdict:
                 line.write(type(verdict).__name__.lower())
                 raise
-            except Exception as error:
-                line.write("failed", error)
-                raise
-            else:
-                line.write("succeeded")
-                return result
             finally:
                 deliveries.settle(self)
+
+    def _run_tracked(self, args: Any, kwargs: dict[str, Any], line: "_Line") -> Any:
+        """Run the job if its state allows it, and note how it ends before it returns."""
+        try:
+            self._admit()
+            result = self._run_watched(args, self._read_payload(args, kwargs))
+        except TransientError as error:
+            self._try_again(error, line)
+        except (JobCancelledError, asyncio.CancelledError) as error:
+            if not cancellation.is_requested():
+                self._note_death(error, line, JobState.DEAD, DeathCause.FAILED)
+                raise
+            tracking.cancel(self)
+            line.write("cancelled")
+            message = "cancelled"
+            raise Ignore(message) from None
+        except InvalidPayloadError as error:
+            self._note_death(error, line, JobState.DEAD, DeathCause.INVALID_PAYLOAD)
+            raise
+        except deliveries.GivenUpError as error:
+            self._note_death(error, line, JobState.DEAD, DeathCause.GIVEN_UP)
+            raise
+        except PermanentError as error:
+            self._note_death(error, line, JobState.FAILED, DeathCause.FAILED)
+            raise
+        except SoftTimeLimitExceeded as error:
+            self._note_death(error, line, JobState.DEAD, DeathCause.TIMED_OUT)
+            raise
+        except (Ignore, Reject, Retry):
+            raise
+        except Exception as error:
+            self._note_death(error, line, JobState.DEAD, DeathCause.FAILED)
+            raise
+        tracking.succeed(self, result)
+        line.write("succeeded")
+        return result
+
+    def _admit(self) -> None:
+        ended = tracking.begin(self)
+        if ended is not None:
+            message = f"not run: it is {ended.value} already"
+            raise Ignore(message)
+        deliveries.admit(self)
+
+    def _read_payload(self, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the job's arguments as this code's version of its payload has them."""
+        payload = payload_of(self.name)
+        if payload is None:
+            return kwargs
+        if args:
+            message = f"{self.name} takes named arguments only"
+            raise InvalidPayloadError(message)
+        version = schema_version(self.request.headers or {})
+        try:
+            read = payload.read(kwargs, version)
+        except InvalidInputError as error:
+            raise InvalidPayloadError(str(error)) from error
+        return kwargs if version == payload.schema_version else read.model_dump(mode="json")
+
+    def _run_watched(self, args: Any, kwargs: dict[str, Any]) -> Any:
+        if not tracking.is_tracked(self):
+            return periodic.execute(self, args, kwargs)
+        watching = watcher()
+        watching.watch(self)
+        try:
+            return periodic.execute(self, args, kwargs)
+        finally:
+            watching.release()
+
+    def _note_death(
+        self, error: BaseException, line: "_Line", state: JobState, cause: DeathCause
+    ) -> None:
+        tracking.bury(self, state, cause, error)
+        line.write("failed", error)
 
     def on_give_up(self, *args: Any, **kwargs: Any) -> None:
         """Called with the job's arguments when it is given up for killing its workers.
@@ -73,6 +155,7 @@ class Job(Task):
         """
 
     def _try_again(self, error: TransientError, line: "_Line") -> NoReturn:
+        tracking.retry(self, error)
         delay = retry_delay(self.request.retries, base_s=self.retry_base_s, cap_s=self.retry_cap_s)
         try:
             self.retry(exc=error, countdown=delay)
@@ -84,8 +167,8 @@ class Job(Task):
             # here it stays in the broker and is delivered again.
             line.write("returned", error)
             raise Reject(verdict.reason, requeue=True) from error
-        except TransientError:
-            line.write("failed", error)  # it was the last attempt
+        except TransientError:  # it was the last attempt
+            self._note_death(error, line, JobState.DEAD, DeathCause.RETRIES_EXHAUSTED)
             raise
         raise error
 
@@ -96,8 +179,13 @@ class _Line:
     def __init__(self, *, attempt: int) -> None:
         self._attempt = attempt
         self._started = time.perf_counter()
+        self._written = False
 
-    def write(self, outcome: str, error: Exception | None = None) -> None:
+    def write(self, outcome: str, error: BaseException | None = None) -> None:
+        """Write the line, unless it was written."""
+        if self._written:
+            return
+        self._written = True
         facts: dict[str, Any] = {
             "outcome": outcome,
             "seconds": round(time.perf_counter() - self._started, 4),

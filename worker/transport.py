@@ -1,6 +1,6 @@
 """Kombu's Redis transport, made to outlive Redis.
 
-Kombu 5.7 differs from what a job of any length needs in five places, each mended here:
+Kombu 5.7 differs from what a job of any length needs in six places, each mended here:
 
 1. A worker that was partly busy when Redis went away dies: closing the lost connection gives
    unfinished messages back through that same connection, which fails on an attribute of None.
@@ -16,12 +16,16 @@ Kombu 5.7 differs from what a job of any length needs in five places, each mende
 5. Leases are written and judged by the clocks of whichever worker does it, and judged at once
    when Redis is back, before their owners could renew them. Here the server's clock counts, and
    nobody judges before every owner had the time of a lease to renew.
+6. A text in a queue that is no message raises after it was taken: it is lost, and the worker
+   reconnects. Here it becomes a dead letter.
 
 Invariant: a message is in a queue or on lease, save for the round trip between BRPOP and the note
 of its lease, which is Kombu's; what is lost there by a kill is sent again by the rescue of stalled
 batches and the reconciliation of the index, which depend on no message.
 """
 
+import json
+from queue import Empty
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -31,6 +35,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from redis import Redis
 
+from worker import dead_letters
 from worker.ledger import ledger
 
 _CONNECTION_ERRORS = kombu_redis.Transport.connection_errors
@@ -40,6 +45,24 @@ def install() -> None:
     """Serve redis:// with this transport; to be called before the first connection."""
     path = f"{__name__}:Transport"
     TRANSPORT_ALIASES.update(redis=path, rediss=path)
+
+
+def read_message(text: bytes) -> dict[str, Any]:
+    """Return the message that stands in a queue as this text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    message = json.loads(text)
+    problem = "it is no message of Kombu's"
+    if not isinstance(message, dict) or not isinstance(message.get("body"), str):
+        raise ValueError(problem)
+    properties = message.get("properties")
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
+        raise ValueError(problem)
+    if not isinstance(message.get("headers"), dict) or "delivery_tag" not in properties:
+        raise ValueError(problem)
+    return message
 
 
 class QoS(kombu_redis.QoS):
@@ -156,6 +179,33 @@ class Channel(kombu_redis.Channel):
         if self.active_queues and not ledger.leaving:
             Channel.connections_lost += 1
         super().close()
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Hand on a message that was taken from its queue; what is none becomes a dead letter.
+
+        Kombu would raise here, after the text has left the queue: it would be lost and the worker
+        would reconnect.
+        """
+        try:
+            try:
+                found = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not found:
+            raise Empty
+        queue = found[0].decode().rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            message = read_message(found[1])
+        except (ValueError, RecursionError) as error:
+            dead_letters.bury_text(found[1], f"not a message: {error}")
+            raise Empty from error
+        self.connection._deliver(message, queue)
+        return True
 
     def _do_restore_message(
         self,

@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str, str]] = {
     "analyze": ("samplemind.cli.analyze", "analyze", "What the analysis finds; stores nothing."),
     "ingest": ("samplemind.cli.ingest", "ingest", "Submit files as a batch."),
     "batch": ("samplemind.cli.batch", "batch", "Batches and their failed files."),
+    "jobs": ("samplemind.cli.jobs", "jobs", "Jobs, and those that died: list, cancel, replay."),
     "search": ("samplemind.cli.search", "search", "Find files by words."),
     "fuzzy": ("samplemind.cli.search", "fuzzy", "Find files by words that may be misspelt."),
     "suggest": ("samplemind.cli.search", "suggest", "Complete what is being typed."),

@@ -3,10 +3,13 @@
 Invariant: a payload is small and plain JSON; files and results never travel in a message.
 """
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from samplemind.errors import InvalidInputError
 
 MOST_IDS = 1000
 """Files that one message may name: 40 kB of JSON."""
@@ -18,6 +21,39 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     job_name: ClassVar[str]
+    schema_version: ClassVar[int] = 1
+    """Raised by whoever changes the fields; `upgrade` then reads what older producers send."""
+    housekeeping: ClassVar[bool] = False
+    """Whether it comes again by itself within the hour: its state is not kept, and its failures
+    are one dead letter that counts."""
+
+    @classmethod
+    def upgrade(cls, fields: dict[str, Any], version: int) -> dict[str, Any]:
+        """Return the fields of this version, given those of an older one."""
+        return fields
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], version: int = 1) -> Self:
+        """Return the payload that a message carries.
+
+        Raises:
+            InvalidInputError: the fields do not fit, or the version is newer than this code.
+        """
+        if version > cls.schema_version:
+            message = (
+                f"{cls.job_name} has payloads up to version {cls.schema_version} here and "
+                f"{version} in the message: bring this side up to date"
+            )
+            raise InvalidInputError(message)
+        try:
+            return cls.model_validate(cls.upgrade(dict(fields), version))
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'payload'}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False)
+            )
+            message = f"not a payload of {cls.job_name}: {faults}"
+            raise InvalidInputError(message) from error
 
 
 class BatchChunk(Payload):
@@ -51,24 +87,28 @@ class FeedBatches(Payload):
     """Hand out what waits for a free place: of limits, of an owner's share of the queue."""
 
     job_name = "batches.feed"
+    housekeeping = True
 
 
 class RescueBatches(Payload):
     """Publish again the parts of batches that nobody works on."""
 
     job_name = "batches.rescue"
+    housekeeping = True
 
 
 class IndexDirty(Payload):
     """Write the files that are marked dirty into the search index."""
 
     job_name = "search.index"
+    housekeeping = True
 
 
 class ReconcileIndex(Payload):
     """Compare the library with the index and mark what differs."""
 
     job_name = "search.reconcile"
+    housekeeping = True
 
 
 class IndexFiles(Payload):
@@ -111,6 +151,7 @@ class FoldVectors(Payload):
     """Move fresh vectors into the approximate index."""
 
     job_name = "search.fold"
+    housekeeping = True
 
 
 class OptimizeSearch(Payload):
@@ -143,6 +184,7 @@ class SnapshotStatements(Payload):
     """Keep the figures of the statements that cost most."""
 
     job_name = "maintenance.snapshot_statements"
+    housekeeping = True
 
 
 class MaintainPartitions(Payload):
@@ -155,6 +197,7 @@ class WatchSchedule(Payload):
     """Tell which periodic job is overdue or failing."""
 
     job_name = "maintenance.watch"
+    housekeeping = True
 
 
 class RunRetention(Payload):
@@ -199,12 +242,21 @@ class ArchiveWal(Payload):
     """Bring PostgreSQL's WAL into the store up to now, where an archive was begun."""
 
     job_name = "backups.archive_wal"
+    housekeeping = True
 
 
 class WarmCache(Payload):
     """Make popular searches anew before they expire from the cache."""
 
     job_name = "cache.warm"
+    housekeeping = True
+
+
+class CollectDeadLetters(Payload):
+    """Move dead letters from the broker into PostgreSQL, and send what is to run again."""
+
+    job_name = "jobs.collect_dead_letters"
+    housekeeping = True
 
 
 PAYLOADS: tuple[type[Payload], ...] = (
@@ -234,4 +286,12 @@ PAYLOADS: tuple[type[Payload], ...] = (
     PruneBackups,
     ArchiveWal,
     WarmCache,
+    CollectDeadLetters,
 )
+
+_BY_NAME = {payload.job_name: payload for payload in PAYLOADS}
+
+
+def payload_of(job_name: str) -> type[Payload] | None:
+    """Return the payload of the job with that name, if the platform has such a job."""
+    return _BY_NAME.get(job_name)

@@ -8,9 +8,11 @@ never imports Celery or Kombu; it holds plain values for them.
 import ssl
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from samplemind.settings import BrokerSettings
+if TYPE_CHECKING:
+    # Producers import this module; reading settings costs them as much as all the rest.
+    from samplemind.settings import BrokerSettings
 
 KEY_PREFIX = "sm:"
 """Before every key of ours in the broker's Redis, so that it may be shared."""
@@ -56,7 +58,8 @@ ROUTES: tuple[tuple[str, Queue], ...] = (
     ("search.refresh_vocabulary", Queue.MAINTENANCE),
     ("search.optimize", Queue.MAINTENANCE),
     ("search.*", Queue.INDEX),
-    ("cache.*", Queue.MAINTENANCE),
+    ("jobs.*", Queue.INTERACTIVE),  # keeps the promises that are made to producers
+    ("backups.archive_wal", Queue.DEFAULT),  # it must not wait behind a backup that takes hours
     ("backups.*", Queue.MAINTENANCE),
     ("maintenance.watch", Queue.INTERACTIVE),  # it must not wait behind what it watches
     ("maintenance.*", Queue.MAINTENANCE),
@@ -79,7 +82,7 @@ def queue_keys(queue: str) -> list[str]:
     return [key, *(f"{key}\x06\x16{step}" for step in (3, 6, 9))]
 
 
-def transport_options(broker: BrokerSettings) -> dict[str, Any]:
+def transport_options(broker: "BrokerSettings") -> dict[str, Any]:
     """Return Kombu's options for the Redis transport, the same for producers and workers."""
     return {
         "global_keyprefix": KEY_PREFIX,
@@ -106,7 +109,7 @@ def transport_options(broker: BrokerSettings) -> dict[str, Any]:
     }
 
 
-def tls_options(broker: BrokerSettings) -> dict[str, Any] | None:
+def tls_options(broker: "BrokerSettings") -> dict[str, Any] | None:
     """Return what Celery asks for beside a rediss:// URL: that the certificate is checked."""
     encrypted = broker.url is not None and broker.url.get_secret_value().startswith("rediss://")
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if encrypted else None

@@ -4,6 +4,7 @@ A file outlives the broker, the worker and the process of the job, which the tes
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from samplemind.errors import StoreUnavailableError
+from celery.exceptions import SoftTimeLimitExceeded
+
+from samplemind.errors import NotFoundError, StoreUnavailableError
+from samplemind.jobs.cancellation import checkpoint
+from tasks.progress import Progress
 from worker import deliveries, periodic, runtime
 from worker.app import app
 from worker.task import Job
@@ -103,3 +108,56 @@ def run_slot(self: Job) -> None:
     record("slot", "begin", slot=slot, parent=os.getppid())
     time.sleep(float(os.environ.get("PROBE_SLOT_SECONDS", "0")))
     record("slot", "run", slot=slot)
+
+
+@app.task(base=Job, name="probes.answer", bind=True)
+def answer(self: Job, name: str) -> dict[str, str]:
+    record(name, "started")
+    Progress(self).tell(3, 4)
+    return {"answer": name}
+
+
+@app.task(base=Job, name="probes.refuse")
+def refuse(name: str) -> None:
+    record(name, "started")
+    message = f"{name} is not there"
+    raise NotFoundError(message)
+
+
+@app.task(base=Job, name="probes.loop")
+def loop(name: str) -> None:
+    """Work in steps and end between two of them."""
+    record(name, "started")
+    try:
+        while True:
+            time.sleep(0.02)
+            checkpoint()
+    finally:
+        record(name, "ended")
+
+
+@app.task(base=Job, name="probes.wait_on_loop")
+def wait_on_loop(name: str) -> None:
+    runtime.run(_sleep(name))
+
+
+@app.task(base=Job, name="probes.stubborn")
+def stubborn(name: str) -> None:
+    """Never ask whether it was cancelled."""
+    record(name, "started")
+    time.sleep(60)
+    record(name, "ended")
+
+
+@app.task(base=Job, name="probes.overrun", soft_time_limit=1, time_limit=2)
+def overrun(name: str) -> None:
+    """Go on when the time is over."""
+    record(name, "started")
+    with contextlib.suppress(SoftTimeLimitExceeded):
+        time.sleep(60)
+    time.sleep(60)
+
+
+@app.task(base=Job, name="probes.nothing")
+def nothing(name: str) -> None:
+    """Cost what the platform costs."""

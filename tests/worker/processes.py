@@ -116,7 +116,7 @@ class WorkerProcess:
         return psutil.Process(self.pid).children()
 
     def wait_until_ready(self) -> None:
-        wait_until(self._is_ready, seconds=30, what=f"the worker is ready; see {self.log}")
+        wait_until(self._is_ready, seconds=90, what=f"the worker is ready; see {self.log}")
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

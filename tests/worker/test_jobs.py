@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from samplemind.jobs.letters import INBOX
 from samplemind.jobs.wire import HEARTBEAT_LIFE_S, heartbeat_key
 from tests.worker.processes import Workshop, open_workshop, wait_until
-from worker.deliveries import GIVEN_UP
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -50,15 +50,11 @@ def test_a_job_that_kills_its_process_is_given_up_after_its_deliveries(workshop:
     workshop.wait_until_settled()
 
     assert [e["delivery"] for e in workshop.entries("killer", "started")] == [1, MAX_DELIVERIES]
-    # The first attempt to mark it as failed met a store that was away.
     *_, entry = [
-        fields
-        for _, fields in workshop.broker.client.xrange(GIVEN_UP)
-        if fields["job_id"] == job_id
+        fields for _, fields in workshop.broker.client.xrange(INBOX) if fields["job_id"] == job_id
     ]
-    assert entry["name"] == "probes.kill_own_process"
-    assert json.loads(entry["args"]) == ["killer"]
-    assert entry["deliveries"] == str(MAX_DELIVERIES)
+    assert (entry["task"], entry["cause"]) == ("probes.kill_own_process", "given_up")
+    assert json.loads(entry["body"]) == [["killer"], {}]
     assert workshop.count("killer", "given_up") == 1
     result = json.loads(workshop.broker.client.get(f"sm:celery-task-meta-{job_id}") or "{}")
     assert result["status"] == "FAILURE"
