@@ -30,6 +30,7 @@ from samplemind.jobs.payloads import (
     SnapshotStatements,
     VacuumDue,
     VerifyBackup,
+    VerifyRestored,
     WarmCache,
     WatchSchedule,
 )
@@ -156,6 +157,11 @@ ENTRIES: tuple[Entry, ...] = (
         PruneBackups(),
         "50 4 * * *",
         "After the newest backup was verified, what retention no longer keeps is deleted.",
+    ),
+    Entry(
+        VerifyRestored(),
+        "30 6 * * 0",
+        "The newest backup is restored into scratch servers: only then it is one.",
     ),
     Entry(
         DrillBackup(),

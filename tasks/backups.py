@@ -14,6 +14,7 @@ from samplemind.jobs.payloads import (
     DrillBackup,
     PruneBackups,
     VerifyBackup,
+    VerifyRestored,
 )
 from samplemind.log import get_logger
 from tasks.progress import Progress
@@ -52,6 +53,13 @@ def verify(self: Job, **payload: Any) -> dict[str, Any]:
         order.backup_id, level=Level(order.level), control=_control(self, backup)
     )
     return _told(found)
+
+
+@app.task(base=Job, bind=True, name=VerifyRestored.job_name, ignore_result=False, **_LONG)
+def verify_restored(self: Job) -> dict[str, Any]:
+    """Restore the newest backup and check it; a job of its own, so that it has a schedule."""
+    backup = _backup()
+    return _told(backup.verify_backup(level=Level.RESTORED, control=_control(self, backup)))
 
 
 @app.task(base=Job, bind=True, name=DrillBackup.job_name, ignore_result=False, **_LONG)

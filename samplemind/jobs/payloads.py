@@ -224,6 +224,12 @@ class VerifyBackup(Payload):
     level: int = Field(1, ge=0, le=3)
 
 
+class VerifyRestored(Payload):
+    """Restore the newest backup into scratch servers and check it there."""
+
+    job_name = "backups.verify_restored"
+
+
 class DrillBackup(Payload):
     """Recover to a random moment on scratch servers and compare every row; none: the newest."""
 
@@ -282,6 +288,7 @@ PAYLOADS: tuple[type[Payload], ...] = (
     RunRetention,
     CreateBackup,
     VerifyBackup,
+    VerifyRestored,
     DrillBackup,
     PruneBackups,
     ArchiveWal,

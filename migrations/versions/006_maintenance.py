@@ -9,8 +9,8 @@ Revises: 003
 
 from alembic import op
 
-revision = "009"
-down_revision = "004"
+revision = "006"
+down_revision = "005"
 branch_labels = None
 depends_on = None
 
