@@ -13,6 +13,7 @@ from uuid import UUID
 
 from samplemind.jobs.envelope import REPLAY_HEADER, SCHEMA_HEADER
 from samplemind.jobs.letters import INBOX, DeathCause, Letter, encode_arguments, now
+from samplemind.jobs.state import END, JobState
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
 from worker.broker import connect_broker
@@ -82,7 +83,9 @@ def post(*commands: Command) -> None:
 def _post(letter: Letter) -> None:
     _log.error("job_died", job=letter.task, job_id=letter.job_id, cause=letter.cause.value)
     fields = [value for pair in letter.to_fields().items() for value in pair]
-    post(("XADD", INBOX, "*", *fields))
+    # The job's state is written with its letter, for whoever waits for it.
+    ended = (letter.job_id, letter.task, JobState.DEAD.value, letter.error, "", INBOX)
+    post(("EVAL", END, 0, *ended, *fields))
 
 
 def _uuid(text: object) -> UUID | None:

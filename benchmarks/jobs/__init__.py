@@ -121,12 +121,16 @@ def _rate(number: int, work: Callable[[], object]) -> float:
     return number / (time.perf_counter() - started)
 
 
+def _nothing(**_: object) -> None:
+    """Be the peers' job."""
+
+
 def _celery(url: str, payloads: list[dict[str, Any]]) -> None:
     from celery import Celery
 
     app = Celery("peer", broker=url, set_as_current=False)
     app.conf.task_ignore_result = True
-    task = app.task(name="peer.index")(lambda **_: None)
+    task = app.task(name="peer.index")(_nothing)
     for payload in payloads:
         task.apply_async(kwargs=payload)
     app.close()
@@ -148,7 +152,7 @@ def _dramatiq(url: str, payloads: list[dict[str, Any]]) -> None:
 
     peer = RedisBroker(url=url)
     dramatiq.set_broker(peer)
-    actor = dramatiq.actor(lambda **_: None, actor_name="peer_index", broker=peer)
+    actor = dramatiq.actor(_nothing, actor_name="peer_index", broker=peer)
     for payload in payloads:
         actor.send(**payload)
     peer.close()
@@ -158,6 +162,6 @@ def _huey(url: str, payloads: list[dict[str, Any]]) -> None:
     from huey import RedisHuey
 
     peer = RedisHuey("peer", url=url)
-    task = peer.task(name="peer_index")(lambda **_: None)
+    task = peer.task(name="peer_index")(_nothing)
     for payload in payloads:
         task(**payload)

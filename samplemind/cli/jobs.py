@@ -203,23 +203,25 @@ def replay(
 
 
 @jobs.command()
-@click.argument("letter_id", type=click.UUID)
+@click.argument("job_id", type=click.UUID)
 @json_option
-def retry(letter_id: UUID, as_json: bool) -> None:
-    """Send one dead letter again, named by its own id: short for `replay ID`.
+def retry(job_id: UUID, as_json: bool) -> None:
+    """Send one dead job again, named by its own id or by its letter's.
 
-    Example: samplemind jobs retry 5b0c1a52-4c5e-5c0f-9c43-3f3a1b0f2f7e
+    Example: samplemind jobs retry 0190c6a8-5f0e-7c3a-9d51-0c8f5d1d8a11
     """
-    click.get_current_context().invoke(
-        replay,
-        letter_id=letter_id,
-        task=None,
-        since=None,
-        text=None,
-        everything=False,
-        dry_run=False,
-        as_json=as_json,
-    )
+
+    async def work(connections: Connections) -> dead_letters.Closing:
+        await dead_letters.collect(connections)
+        async with connections.postgres.session() as session:
+            letter_id = await DeadLetterRepository(session).letter_of_job(str(job_id))
+        return await dead_letters.replay(connections, letter_id or job_id, actor=_actor())
+
+    done = with_connections(work)
+    if as_json:
+        print_json({"replayed": done.changed, "refused": done.refused, "job_ids": done.job_ids})
+        return
+    console.print(f"Sent again as {done.job_ids[0]}.")
 
 
 @jobs.command()

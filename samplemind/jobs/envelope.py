@@ -25,6 +25,8 @@ TRACKED_HEADER = "samplemind_tracked"
 REPLAY_HEADER = "samplemind_replay_of"
 """Header of a job that is sent again: the id of its dead letter."""
 
+# `json.dumps` with separators makes an encoder for each call.
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 _EMBED = '{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
 _REPR_LENGTH = 200
@@ -117,10 +119,6 @@ def encode_message(
         "properties": properties,
     }
     return _dumps(message)
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def expiry(expires: timedelta | datetime | None) -> datetime | None:

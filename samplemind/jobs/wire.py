@@ -8,6 +8,7 @@ never imports Celery or Kombu; it holds plain values for them.
 import ssl
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ ROUTES: tuple[tuple[str, Queue], ...] = (
 """Pattern of a job's name → its queue; the first that fits holds."""
 
 
+@lru_cache(maxsize=1000)
 def queue_for(job_name: str) -> Queue:
     """Return the queue of the job with that name; what fits no route is short work."""
     for pattern, queue in ROUTES:

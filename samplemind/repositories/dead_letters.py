@@ -89,6 +89,16 @@ class DeadLetterRepository:
         """Return one letter."""
         return await self._session.get(DeadLetter, letter_id)
 
+    async def letter_of_job(self, job_id: str) -> UUID | None:
+        """Return the id of the last letter about the job."""
+        statement = (
+            select(DeadLetter.id)
+            .where(DeadLetter.job_id == job_id)
+            .order_by(DeadLetter.last_failed_at.desc())
+            .limit(1)
+        )
+        return await self._session.scalar(statement)
+
     async def find(self, chosen: LetterFilter, *, limit: int) -> Sequence[DeadLetter]:
         """Return letters, the last death first."""
         statement = (

@@ -166,9 +166,10 @@ def test_a_payload_that_does_not_fit_is_a_dead_letter_and_no_crash(workshop: Wor
     assert "named arguments" in letter["error"]
 
 
-def test_a_job_that_nobody_knows_is_a_dead_letter(workshop: Workshop) -> None:
+def test_a_job_that_nobody_knows_is_a_dead_letter(workshop: Workshop, jobs: SyncJobs) -> None:
     job_id = workshop.send("nobody.knows", "x", 1)
     letter = letter_of(workshop, job_id)
+    assert jobs.status(job_id).state is JobState.DEAD
     assert (letter["cause"], letter["task"]) == ("unknown_task", "nobody.knows")
     assert json.loads(letter["body"]) == [["x", 1], {}]
 
