@@ -9,11 +9,12 @@ Invariant: nothing is extended after the block that asked for it has ended.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from samplemind.batches.claims import Claim, extend
 from samplemind.batches.running import Run
 from samplemind.connections.resources import Connections
+from samplemind.ending import end_tasks
 from samplemind.errors import TransientError
 from samplemind.limits import Place, leave
 from samplemind.limits import extend as extend_place
@@ -46,9 +47,7 @@ class _Extension(ABC):
     async def stop(self) -> None:
         """End it, and wait for the end."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     @abstractmethod
     async def check(self) -> None:

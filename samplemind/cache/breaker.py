@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
+from samplemind.ending import end_tasks
 from samplemind.log import get_logger
 
 _FIRST_PAUSE_S = 0.1
@@ -51,8 +52,7 @@ class CircuitBreaker:
     async def aclose(self) -> None:
         """End a probe that is still asking."""
         if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            await end_tasks(self._probing)
 
     async def _ask(self) -> None:
         try:

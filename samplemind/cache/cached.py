@@ -36,6 +36,7 @@ from samplemind.cache import counts
 from samplemind.cache.keys import call_parts, key
 from samplemind.cache.redis_cache import DAY, HOUR, RedisCache, jittered_ms
 from samplemind.cache.serialization import dumps
+from samplemind.ending import end_tasks
 from samplemind.errors import InvalidInputError
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
@@ -202,10 +203,7 @@ class ComputedCache:
 
     async def aclose(self) -> None:
         """End what is computed in the background."""
-        tasks = [*self._flights.values(), *self._refreshes.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*self._flights.values(), *self._refreshes.values())
 
     async def _read(self, key: str, tags: Sequence[str], *, count: bool = True) -> _Entry | None:
         cache = self.cache
@@ -304,8 +302,7 @@ class ComputedCache:
             await asyncio.shield(self._give_back(key, token))
             raise
         finally:
-            renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
+            await end_tasks(renewal)
         return value
 
     async def _store(

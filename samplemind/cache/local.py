@@ -22,6 +22,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from samplemind.ending import end_tasks
 from samplemind.log import get_logger
 
 _TRUST_S = 0.9
@@ -122,8 +123,7 @@ class LocalLayer:
     async def aclose(self) -> None:
         """Stop listening."""
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            await end_tasks(self._listening)
         self.flush()
 
     async def _stay_informed(self, pool: ConnectionPool) -> None:
@@ -158,8 +158,7 @@ class LocalLayer:
                     # Answers and news come in order: all news from before the question are here.
                     self._heard_at = sent_at.popleft()
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            await end_tasks(asking)
 
     async def _take_news(self, push: Sequence[Any]) -> None:
         names = push[1]

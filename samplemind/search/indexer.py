@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.cache.invalidation import note_files, settle_debts
 from samplemind.connections.resources import Connections
+from samplemind.ending import end_tasks
 from samplemind.errors import TransientError
 from samplemind.models.search_document import SearchDocument
 from samplemind.models.search_usage import SearchUsage
@@ -100,9 +101,7 @@ async def _keeping(connections: Connections, claim: DirtyClaim) -> AsyncIterator
             await extend_dirty(connections.broker, claim, lease=timedelta(0))
         raise
     finally:
-        extending.cancel()
-        with suppress(asyncio.CancelledError):
-            await extending
+        await end_tasks(extending)
 
 
 async def index_files(

@@ -14,13 +14,14 @@ def test_the_acknowledgement_of_a_woken_worker_does_not_take_the_message_from_it
 ) -> None:
     with open_workshop(tmp_path, **SHORT_LEASES) as workshop:
         frozen, other = workshop.start_workers(2, processes=1)
-        workshop.send("probes.work", "job", 4.0)
+        # It outlasts the lease that lapses: a job that has succeeded would not run again.
+        workshop.send("probes.work", "job", 9.0)
         workshop.wait_for("job", "alive", seconds=10, times=60)  # one renewal at least
         if workshop.entries("job", "started")[0]["pid"] in {c.pid for c in other.children()}:
             frozen, other = other, frozen
         frozen.signal(signal.SIGSTOP)  # its child goes on and ends the job
         workshop.wait_for("job", "started", times=2, seconds=15)
-        workshop.wait_for("job", "ended", seconds=10)
+        workshop.wait_for("job", "ended", seconds=15)
 
         frozen.signal(signal.SIGCONT)
         wait_until(

@@ -16,6 +16,7 @@ from samplemind.jobs.payloads import (
     Payload,
     PruneBackups,
     VerifyBackup,
+    VerifyRestored,
 )
 from samplemind.jobs.wire import Queue, queue_for
 from samplemind.settings import Settings, get_settings
@@ -64,17 +65,16 @@ def test_a_night_backs_up_verifies_and_tidies(run_job: Run, tmp_path: Path) -> N
 
 
 def test_backups_wait_where_they_delay_nothing_short() -> None:
-    for payload in (CreateBackup, VerifyBackup, DrillBackup, PruneBackups, ArchiveWal):
+    for payload in (CreateBackup, VerifyBackup, VerifyRestored, DrillBackup, PruneBackups):
         assert queue_for(payload.job_name) is Queue.MAINTENANCE
     serving = [role.name for role in ROLES.values() if Queue.MAINTENANCE in role.queues]
     assert serving == ["maintenance"]
 
 
+def test_wal_does_not_wait_behind_a_backup() -> None:
+    assert queue_for(ArchiveWal.job_name) is not Queue.MAINTENANCE
+
+
 def test_every_level_is_scheduled() -> None:
-    levels = [
-        entry["kwargs"]["level"]
-        for entry in BEAT_SCHEDULE.values()
-        if entry["task"] == VerifyBackup.job_name
-    ]
-    assert sorted(levels) == [1, 3]
-    assert DrillBackup.job_name in BEAT_SCHEDULE
+    assert BEAT_SCHEDULE[VerifyBackup.job_name].payload == VerifyBackup(level=1)
+    assert {VerifyRestored.job_name, DrillBackup.job_name} <= set(BEAT_SCHEDULE)
