@@ -342,18 +342,15 @@ class FullTextSearch:
         cursor = page.cursor
         plan = _plan_for(read.plan, cursor)
         if cursor == Cursor() and plan.may_be_proven and self._is_first_page(page):
-            first = replace(self._bounds, band=self._bounds.prove)
-            rows = await self._rows(session, plan, filters, page, first)
-            if rows[0].main_count == first.band and _are_best(rows, page, plan):
-                end = Place(rows[0].main_quality, rows[0].main_id)
-                return _Band(rows, _ended(plan, cursor, rows[0], end))
-        rows = await self._rows(session, plan, filters, page, self._bounds)
-        if not plan.main.walked:
-            end = cursor.below or TO_THE_END
-            return _Band(rows, _ended(plan, cursor, rows[0], end))
-        if rows[0].main_count >= min(self._bounds.least, self._bounds.band):
-            end = Place(rows[0].main_quality, rows[0].main_id)
-            return _Band(rows, _ended(plan, cursor, rows[0], end))
+            band = await self._widened(session, read, filters, page)
+        else:
+            rows = await self._rows(session, plan, filters, page, self._bounds)
+            if not plan.main.walked:
+                end = cursor.below or TO_THE_END
+                return _Band(rows, rows[0].found, _ended(plan, cursor, rows[0], end))
+            band = _walked(plan, cursor, rows)
+        if band.met >= min(self._bounds.least, self._bounds.band):
+            return band
         # Too few of the best files match: all the others are looked at.
         plan = (
             plan.gathered()
@@ -361,12 +358,30 @@ class FullTextSearch:
             else read.plan.continued(walked=False, extras=len(cursor.extras))
         )
         rows = await self._rows(session, plan, filters, page, self._bounds)
-        return _Band(rows, _ended(plan, cursor, rows[0], TO_THE_END))
+        return _Band(rows, rows[0].found, _ended(plan, cursor, rows[0], TO_THE_END))
+
+    async def _widened(
+        self, session: AsyncSession, read: _Read, filters: Filters, page: Page
+    ) -> "_Band":
+        """Return the first band: its beginning, and its rest where that may hold better ones.
+
+        Nothing is walked or ranked twice.
+        """
+        bounds = replace(self._bounds, band=self._bounds.prove)
+        rows = await self._rows(session, read.plan, filters, page, bounds)
+        first = _walked(read.plan, page.cursor, rows)
+        left = bounds.walk - round(bounds.band * read.files / read.plan.matches)
+        if first.met < bounds.band or left <= 0 or _are_best(rows, page, read.plan):
+            return first
+        cursor = Cursor(above=first.cursor.below, extras=first.cursor.extras)
+        bounds = replace(bounds, band=self._bounds.band - bounds.band, walk=left)
+        plan, page = _plan_for(read.plan, cursor), replace(page, cursor=cursor)
+        rows = await self._rows(session, plan, filters, page, bounds)
+        return first.joined(_walked(plan, cursor, rows), page.limit)
 
     def _is_first_page(self, page: Page) -> bool:
         # Of more, the last would hardly be better than all that were not ranked.
-        wanted = page.offset + page.limit
-        return 2 * wanted <= self._bounds.prove < self._bounds.band
+        return not page.offset and 2 * page.limit <= self._bounds.prove < self._bounds.band
 
     async def _rows(
         self,
@@ -393,13 +408,36 @@ class _Found:
 
 
 class _Band:
-    """What one statement found of a band; `cursor` tells where the band lies."""
+    """What was found of a band; `cursor` tells where the band lies.
 
-    def __init__(self, rows: Sequence[Row[Any]], cursor: Cursor) -> None:
+    Attributes:
+        rows: of the page, best first.
+        found: matches in the band.
+        met: those of them that a walk met.
+    """
+
+    def __init__(self, rows: Sequence[Row[Any]], found: int, cursor: Cursor, met: int = 0) -> None:
         self.rows = [row for row in rows if row.file_id is not None]
-        self.found: int = rows[0].found
+        self.found = found
         self.cursor = cursor
+        self.met = met
         self.is_whole = cursor.below == TO_THE_END
+
+    def joined(self, further: "_Band", limit: int) -> "_Band":
+        """Return this band with the one that follows it, and the best of both."""
+        rows = sorted(
+            (*self.rows, *further.rows), key=lambda row: (row.score, row.file_id), reverse=True
+        )
+        cursor = replace(self.cursor, below=further.cursor.below)
+        met = self.met + further.met
+        return _Band(rows[:limit], self.found + further.found, cursor, met)
+
+
+def _walked(plan: TextPlan, cursor: Cursor, rows: Sequence[Row[Any]]) -> _Band:
+    facts = rows[0]
+    # A walk that met nothing leads nowhere.
+    end = Place(facts.main_quality, facts.main_id) if facts.main_count else cursor.above
+    return _Band(rows, facts.found, _ended(plan, cursor, facts, end), facts.main_count)
 
 
 def checked_words(query: str) -> str:
@@ -442,7 +480,7 @@ def _are_best(rows: Sequence[Row[Any]], page: Page, plan: TextPlan) -> bool:
     return bool(rows[-1].score >= plan.share_beyond * TITLE_RANK * factor)
 
 
-def _ended(plan: TextPlan, cursor: Cursor, facts: Row[Any], below: Place) -> Cursor:
+def _ended(plan: TextPlan, cursor: Cursor, facts: Row[Any], below: Place | None) -> Cursor:
     if cursor.above is not None or cursor.below is not None:
         return replace(cursor, below=below)
     ends: list[Place | None] = []

@@ -19,12 +19,13 @@ from samplemind.search.tsquery import (
     all_of,
     alternatives,
     estimate,
+    is_guessed,
     render,
     two_of,
     wanted_part,
 )
 
-# Matches of several words may be half as many as they are estimated.
+# Matches of several words at once may be half as many as they are estimated.
 _DOUBT = 2
 
 
@@ -143,8 +144,8 @@ def plan_text(
 
     def source(part: Node) -> Source:
         matches = share * estimate(part, documents, files)
-        # A walk that meets too few was for nothing, and words together are only guessed at.
-        least = bounds.least if isinstance(part, Term) else _DOUBT * bounds.least
+        # A walk that meets too few was for nothing.
+        least = _DOUBT * bounds.least if is_guessed(part) else bounds.least
         reached = matches * bounds.walk >= least * files
         return Source(render(part), walked=matches > bounds.rank_up_to and reached)
 

@@ -114,6 +114,13 @@ def estimate(node: Node, documents: Mapping[str, int], files: int) -> float:
     return result
 
 
+def is_guessed(node: Node) -> bool:
+    """Return whether an estimate is of words that stand together, of which nothing is counted."""
+    if not isinstance(node, Joined):
+        return False
+    return node.operator != "|" or any(map(is_guessed, node.parts))
+
+
 def alternatives(node: Node, at_most: int | None = 6) -> tuple[Node, ...]:
     """Return the sides of an OR at the top of a query, `at_most` of them; else nothing."""
     if isinstance(node, Joined) and node.operator == "|":

@@ -30,6 +30,7 @@ CORPUS = make_corpus(150, seed=6)
 ALL = Filters(everything=True)
 # Few matches are already too many to rank whole: every plan and every band is met.
 NARROW = TextBounds(rank_up_to=5, band=4, least=2, walk=40)
+WIDENED = TextBounds(rank_up_to=0, prove=6, band=12, least=2, walk=40)
 WEIGHTS = {"A": 1.0, "B": 0.4, "C": 0.2, "D": 0.1}
 FLOOR = 0.05  # of the quality's factor
 TITLE_RANK = 6 / math.pi**2  # one word never ranks higher: in the title is in the title
@@ -92,11 +93,11 @@ async def test_matches_and_their_order_are_those_of_the_formulas(
 
 
 @reads_only
-@given(query=queries, limit=st.integers(1, 7))
+@given(query=queries, limit=st.integers(1, 7), bounds=st.sampled_from((NARROW, WIDENED)))
 async def test_pages_hold_every_match_once_whatever_the_plan(
-    session: AsyncSession, query: Query, limit: int
+    session: AsyncSession, query: Query, limit: int, bounds: TextBounds
 ) -> None:
-    search = FullTextSearch(bounds=NARROW)
+    search = FullTextSearch(bounds=bounds)
     seen: list[UUID] = []
     async for page in pages(session, search, query.typed, limit):
         assert len(page.results) <= limit
@@ -111,7 +112,7 @@ async def test_pages_hold_every_match_once_whatever_the_plan(
 async def test_a_page_that_was_proven_early_is_that_of_all_matches(
     session: AsyncSession, query: Query, limit: int
 ) -> None:
-    # A first band of six; where that proves nothing, a second one of everything.
+    # A band of six; where that proves nothing, it is widened by everything else.
     bounds = TextBounds(rank_up_to=0, prove=6, band=10_000, least=1, walk=10_000)
     whole = await FullTextSearch().search_audio_files(session, query.typed, filters=ALL, limit=200)
     page = await FullTextSearch(bounds=bounds).search_audio_files(
