@@ -105,7 +105,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         OptimizeSearch(),
-        timedelta(hours=24),
+        "10 23 * * *",
         "Dead rows slow every search, most of all those in the graph; recall is measured anew.",
     ),
     Entry(
@@ -120,12 +120,12 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         MaintainPartitions(),
-        "20 0 * * *",
+        "10 0 * * *",
         "Next months' partitions of the audit log are there before the first entry needs them.",
     ),
     Entry(
         VacuumDue(),
-        "40 1 * * *",
+        "10 1 * * *",
         "Dead rows are freed and statistics renewed where it is due, after autovacuum had its day.",
     ),
     Entry(
@@ -135,7 +135,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         RunRetention(),
-        "30 5 * * *",
+        "10 6 * * *",
         "What nobody may keep or needs any more goes; the audit log is archived before.",
     ),
     Entry(
@@ -155,17 +155,17 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         PruneBackups(),
-        "50 4 * * *",
+        "10 5 * * *",
         "After the newest backup was verified, what retention no longer keeps is deleted.",
     ),
     Entry(
         VerifyRestored(),
-        "30 6 * * 0",
+        "10 7 * * 0",
         "The newest backup is restored into scratch servers: only then it is one.",
     ),
     Entry(
         DrillBackup(),
-        "10 6 1 * *",
+        "10 8 1 * *",
         "Recovery to a random moment, measured and compared row by row, with evidence kept.",
     ),
     Entry(
