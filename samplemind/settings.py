@@ -14,7 +14,7 @@ import os
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -451,7 +451,12 @@ class RetentionSettings(_Group):
     audit_days: int = Field(365, ge=1, description="audit entries before they go to the archive")
     batches_days: int = Field(90, ge=1, description="batches and their items after they ended")
     results_days: int = Field(30, ge=1, description="superseded analyses after they were made")
-    dead_letters_days: int = Field(90, ge=1, description="jobs that were given up")
+    dead_letters_days: int = Field(
+        90, ge=1, description="dead letters after they were sent again or discarded"
+    )
+    open_letters_days: int = Field(
+        730, ge=1, description="dead letters that nobody attended to; longer than the others"
+    )
     records_days: int = Field(
         30, ge=1, description="runs of periodic jobs, snapshots of statements"
     )
@@ -459,6 +464,13 @@ class RetentionSettings(_Group):
     duty: float = Field(
         0.5, gt=0, le=1, description="share of the time that deletion works; the rest it waits"
     )
+
+    @model_validator(mode="after")
+    def _open_letters_outlast_closed_ones(self) -> Self:
+        if self.open_letters_days <= self.dead_letters_days:
+            message = "open_letters_days must be more than dead_letters_days: nobody saw them yet"
+            raise ValueError(message)
+        return self
 
 
 class LogSettings(_Group):

@@ -105,8 +105,9 @@ def fold(self: Job) -> dict[str, Any]:
 
 
 @app.task(base=Job, name=OptimizeSearch.job_name, **_UPKEEP)
-def optimize() -> None:
+def optimize() -> dict[str, Any]:
     """Clear, tidy, and measure how much the approximate index finds."""
     run(discard_abandoned(connections()))
-    run(SearchOptimizer(connections()).vacuum_tables())
+    report = run(SearchOptimizer(connections()).vacuum_tables())
     run(connections().postgres.run(calibrate, idempotent=True))
+    return report.figures()

@@ -4,18 +4,22 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from samplemind.cli.output import console, json_option, print_json, print_table
+from samplemind.cli.session import with_connections
+from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError
 from samplemind.maintenance import report_pages
 from samplemind.maintenance.bloat import BloatReport
 from samplemind.maintenance.query_optimizer import QueryOptimizer, QueryReport
 from samplemind.maintenance.report import HealthReport, health_report
 from samplemind.maintenance.slow_queries import SlowOrder
+from samplemind.maintenance.statements import Trends, trends
 from samplemind.maintenance.vacuum import (
     UpkeepReport,
     reindex_bloated,
@@ -151,12 +155,31 @@ def indexes(suggest: bool, as_json: bool) -> None:
     "--by", type=click.Choice(list(SlowOrder)), default=SlowOrder.TOTAL, show_default=True
 )
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--trend", is_flag=True, help="How they changed between two kept snapshots.")
+@click.option(
+    "--hours",
+    type=click.IntRange(1, 24 * 365),
+    default=24,
+    show_default=True,
+    help="How far back the earlier of the two snapshots lies; with --trend.",
+)
 @json_option
-def slow(by: SlowOrder, limit: int, as_json: bool) -> None:
+def slow(by: SlowOrder, limit: int, trend: bool, hours: int, as_json: bool) -> None:
     """The statements that cost most: by total time, by mean time, or by disk.
 
+    With --trend: what each did since a snapshot of some hours ago, and how many times slower a call
+    became; what took most time in between comes first.
+
     Example: samplemind db slow --by mean --limit 10
+
+    Example: samplemind db slow --trend --hours 168
     """
+    if trend:
+        if by is not SlowOrder.TOTAL:
+            message = "--trend is ordered by the time between the snapshots: leave --by out"
+            raise InvalidInputError(message)
+        _show_trends(timedelta(hours=hours), limit, as_json=as_json)
+        return
 
     async def work(settings: Settings) -> list[dict[str, Any]]:
         found = await QueryOptimizer(settings).get_slow_queries(order=by, limit=limit)
@@ -270,6 +293,39 @@ def vacuum(tables: tuple[str, ...], dry_run: bool, reindex: bool, as_json: bool)
         console.print(f"Skipped {name}: {why}", markup=False)
     if not found.done and not found.skipped:
         console.print("Nothing is due.")
+
+
+def _show_trends(over: timedelta, limit: int, *, as_json: bool) -> None:
+    async def work(connections: Connections) -> Trends:
+        async with connections.postgres.session() as session:
+            return await trends(session, over=over, limit=limit)
+
+    found = with_connections(work)
+    if as_json:
+        statements = [asdict(each) | {"factor": each.factor} for each in found.statements]
+        print_json({"from": found.first, "to": found.last, "statements": statements})
+        return
+    if found.first is None or found.last is None:
+        console.print(
+            "No trend yet: it takes two snapshots since the server began to count. "
+            "One is kept every half an hour; `samplemind schedule run "
+            "maintenance.snapshot_statements` keeps one now."
+        )
+        return
+    print_table(
+        ["slower", "calls", "mean ms", "before", "statement"],
+        (
+            (
+                "" if each.factor is None else f"× {each.factor:.2f}",
+                each.calls,
+                f"{each.mean_ms:.2f}",
+                "" if each.earlier_mean_ms is None else f"{each.earlier_mean_ms:.2f}",
+                " ".join(each.query.split())[:120],
+            )
+            for each in found.statements
+        ),
+        title=f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC",
+    )
 
 
 def _run(work: Callable[[Settings], Awaitable[_T]]) -> _T:

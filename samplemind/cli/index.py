@@ -150,8 +150,12 @@ def optimize(as_json: bool) -> None:
 
     async def work(connections: Connections) -> dict[str, object]:
         discarded = await discard_abandoned(connections)
-        tables = await SearchOptimizer(connections).vacuum_tables()
-        return {"discarded_rebuild": discarded, "vacuumed": list(tables)}
+        report = await SearchOptimizer(connections).vacuum_tables()
+        return {
+            "discarded_rebuild": discarded,
+            "vacuumed": [each.name for each in report.done],
+            "skipped": dict(report.skipped),
+        }
 
     _print(with_connections(work), as_json)
 

@@ -106,7 +106,14 @@ def policies(settings: RetentionSettings) -> dict[str, Policy]:
         "analysis_results": (settings.results_days, "analyses that a newer one superseded"),
         "orphaned_results": (settings.results_days, "analyses whose file is gone"),
         "orphaned_items": (settings.results_days, "places in collections whose file is gone"),
-        "dead_letters": (settings.dead_letters_days, "jobs that were given up"),
+        "dead_letters": (
+            settings.dead_letters_days,
+            "dead letters that were sent again or discarded",
+        ),
+        "open_dead_letters": (
+            settings.open_letters_days,
+            "dead letters that nobody attended to",
+        ),
         "celery_results": (settings.records_days, "results of jobs that nobody fetched"),
         "periodic_runs": (settings.records_days, "records of periodic jobs"),
         "statement_snapshots": (settings.records_days, "snapshots of slow statements"),

@@ -24,6 +24,7 @@ class RowSource:
         key: columns of the primary key.
         owner: the user whose row it is; NULL for nobody's.
         where: which rows may go at all.
+        ownerless: whose a row is can't be told, so that any legal hold keeps it.
     """
 
     table: str
@@ -32,6 +33,7 @@ class RowSource:
     key_types: tuple[str, ...] = ("uuid",)
     owner: str = "NULL::uuid"
     where: str = "true"
+    ownerless: bool = False
 
     async def exists(self, session: Session) -> bool:
         """Return whether the table is there: some come with other parts of the platform."""
@@ -50,7 +52,7 @@ class RowSource:
             f"GROUP BY 1, date_trunc('day', {self.at})",
             {"before": before},
         )
-        return [Group(**row) for row in rows]
+        return [Group(**row, ownerless=self.ownerless) for row in rows]
 
     async def delete(self, session: Session, before: datetime, pace: Pace) -> tuple[int, bool]:
         """Delete what is older and not held; return how many rows, and whether all are gone."""
@@ -83,13 +85,21 @@ class RowSource:
             f"WITH span AS (SELECT {keys} FROM {self.table} "  # noqa: S608
             f"WHERE %(first)s OR ({keys}) > ({after}) ORDER BY {keys} LIMIT %(size)s), "
             f"gone AS (DELETE FROM {self.table} AS t USING span WHERE {same} "
-            f"AND {self.at} < %(before)s AND {self.where} AND {not_held(self.owner)} "
+            f"AND {self.at} < %(before)s AND {self.where} AND {self._not_held()} "
             f"RETURNING {own}) "
             f"SELECT (SELECT count(*) FROM gone) AS deleted, "
             f"(SELECT row_to_json(span) FROM span ORDER BY {keys} DESC LIMIT 1) AS last".replace(
                 f"ORDER BY {keys} DESC", "ORDER BY " + ", ".join(f"{k} DESC" for k in self.key)
             )
         )
+
+    def _not_held(self) -> str:
+        return nothing_held() if self.ownerless else not_held(self.owner)
+
+
+def nothing_held() -> str:
+    """Return the condition that no legal hold counts at all."""
+    return "NOT EXISTS (SELECT FROM legal_holds AS h WHERE h.released_at IS NULL)"
 
 
 def not_held(owner: str) -> str:
@@ -111,6 +121,16 @@ ROW_SOURCES: dict[str, RowSource] = {
         owner="t.user_id",
         where="t.refresh_token_encrypted IS NULL AND EXISTS (SELECT FROM users AS u "
         "WHERE u.id = t.user_id AND u.password_hash IS NOT NULL)",
+    ),
+    # A replay that the broker may not have yet is still to be published: its letter stays.
+    "dead_letters": RowSource(
+        "dead_letters",
+        "t.closed_at",
+        where="t.state <> 'open' AND (t.state <> 'replayed' OR t.published_at IS NOT NULL)",
+        ownerless=True,
+    ),
+    "open_dead_letters": RowSource(
+        "dead_letters", "t.last_failed_at", where="t.state = 'open'", ownerless=True
     ),
     "periodic_runs": RowSource("periodic_runs", "t.started_at"),
     "statement_snapshots": RowSource(

@@ -1,4 +1,4 @@
-"""Retention in the broker's Redis: results of jobs that have no end of life, jobs given up.
+"""Retention in the broker's Redis: results of jobs that have no end of life.
 
 Invariant: keys are looked at in small steps (SCAN), and only those of ours. Whose a job was cannot
 be told, so nothing of it goes while a legal hold counts.
@@ -6,7 +6,7 @@ be told, so nothing of it goes while a legal hold counts.
 
 import json
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -15,33 +15,23 @@ from samplemind.jobs.wire import KEY_PREFIX
 from samplemind.maintenance.pace import Pace
 from samplemind.maintenance.retention import Group
 
-REDIS_POLICIES = frozenset({"celery_results", "dead_letters"})
+REDIS_POLICIES = frozenset({"celery_results"})
 
 _RESULTS = f"{KEY_PREFIX}celery-task-meta-*"
-_GIVEN_UP = f"{KEY_PREFIX}given_up"
 _SCAN = 500
 
 
-async def redis_groups(broker: Redis, policy: str, before: datetime) -> list[Group]:
+async def redis_groups(broker: Redis, before: datetime) -> list[Group]:
     """Return what is older, one group an entry."""
     with translating_errors():
-        if policy == "dead_letters":
-            return await _given_up(broker, before)
         return [
             Group(at, at, 1, size, ownerless=True) for _, at, size in await _results(broker, before)
         ]
 
 
-async def redis_delete(
-    broker: Redis, policy: str, before: datetime, pace: Pace
-) -> tuple[int, bool]:
+async def redis_delete(broker: Redis, before: datetime, pace: Pace) -> tuple[int, bool]:
     """Delete what is older; return how many, and whether all."""
     with translating_errors():
-        if policy == "dead_letters":
-            with pace.chunk():
-                edge = f"{int(before.timestamp() * 1000)}-0"
-                gone = await broker.xtrim(_GIVEN_UP, minid=edge, approximate=False)
-            return int(gone), True
         deleted = 0
         keys = [key for key, _, _ in await _results(broker, before)]
         for start in range(0, len(keys), _SCAN):
@@ -51,18 +41,6 @@ async def redis_delete(
                 deleted += int(await broker.unlink(*keys[start : start + _SCAN]))
             await pace.rest()
     return deleted, True
-
-
-async def _given_up(broker: Redis, before: datetime) -> list[Group]:
-    edge = f"({int(before.timestamp() * 1000)}-0"
-    found = cast("list[Any]", await broker.xrange(_GIVEN_UP, max=edge))
-    groups = []
-    for entry, fields in found:
-        stamp = int(_text(entry).partition("-")[0]) / 1000
-        at = datetime.fromtimestamp(stamp, UTC)
-        size = sum(len(name) + len(value) for name, value in fields.items())
-        groups.append(Group(at, at, 1, size, ownerless=True))
-    return groups
 
 
 async def _results(broker: Redis, before: datetime) -> list[tuple[Any, datetime, int]]:
@@ -85,7 +63,3 @@ def _done_at(text: Any) -> datetime | None:
     except (ValueError, TypeError, AttributeError):
         return None
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -168,7 +168,7 @@ class _Run:
                 for row in chunk
             ]
         if name in REDIS_POLICIES:
-            return await redis_groups(self._connections.broker, name, before)
+            return await redis_groups(self._connections.broker, before)
         return file_groups(self._connections.settings, before)
 
     async def _delete(self, policy: Policy, before: datetime, pace: Pace) -> tuple[int, bool]:
@@ -185,7 +185,7 @@ class _Run:
         if name in REDIS_POLICIES:
             if await self.holds():
                 return 0, True
-            return await redis_delete(self._connections.broker, name, before, pace)
+            return await redis_delete(self._connections.broker, before, pace)
         return delete_files(self._connections.settings, before, pace)
 
     async def _orphans(self, before: datetime, size: int) -> AsyncIterator[list[Row]]:

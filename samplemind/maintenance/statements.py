@@ -41,6 +41,15 @@ class Trend:
         return self.mean_ms / self.earlier_mean_ms if self.earlier_mean_ms else None
 
 
+@dataclass(frozen=True, slots=True)
+class Trends:
+    """What happened between two snapshots of the same counters; of fewer, there is no trend."""
+
+    first: datetime | None = None
+    last: datetime | None = None
+    statements: Sequence[Trend] = ()
+
+
 async def snapshot_statements(connections: Connections) -> int:
     """Keep the figures of the statements that cost most; return how many.
 
@@ -74,26 +83,35 @@ async def snapshot_statements(connections: Connections) -> int:
     return len(rows)
 
 
-async def trends(session: AsyncSession, *, over: timedelta, limit: int = 20) -> list[Trend]:
-    """Return how the statements of the last snapshot did since one that is about `over` old."""
-    last = await session.scalar(
-        select(StatementSnapshot.taken_at).order_by(StatementSnapshot.taken_at.desc()).limit(1)
+async def trends(session: AsyncSession, *, over: timedelta, limit: int = 20) -> Trends:
+    """Return how the statements of the last snapshot did since one that is about `over` old.
+
+    Where the server's counters started anew meanwhile, it is since the first snapshot after that.
+    """
+    newest = await session.scalar(
+        select(StatementSnapshot).order_by(StatementSnapshot.taken_at.desc()).limit(1)
     )
-    if last is None:
-        return []
+    if newest is None:
+        return Trends()
+    last = newest.taken_at
     first = await session.scalar(
         select(StatementSnapshot.taken_at)
-        .where(StatementSnapshot.taken_at >= last - over)
+        .where(
+            StatementSnapshot.taken_at >= last - over,
+            StatementSnapshot.counted_since.is_not_distinct_from(newest.counted_since),
+        )
         .order_by(StatementSnapshot.taken_at)
         .limit(1)
     )
+    if first == last:
+        return Trends(last=last)
     now = (
         await session.scalars(select(StatementSnapshot).where(StatementSnapshot.taken_at == last))
     ).all()
     before = (
         await session.scalars(select(StatementSnapshot).where(StatementSnapshot.taken_at == first))
     ).all()
-    return compare_snapshots(before, now)[:limit]
+    return Trends(first, last, compare_snapshots(before, now)[:limit])
 
 
 def compare_snapshots(

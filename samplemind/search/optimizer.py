@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from samplemind.connections.postgres_engine import create_unpooled_engine
 from samplemind.connections.resources import Connections
-from samplemind.errors import StackNotRunningError
+from samplemind.maintenance.vacuum import UpkeepReport, vacuum_tables
 from samplemind.search.configuration import index_configuration
 from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.search.generations import TABLES
@@ -32,7 +31,6 @@ JOIN pg_class AS c ON c.oid = indexrelid JOIN pg_am ON pg_am.oid = c.relam
 WHERE amname = 'gin' AND indisvalid
   AND indrelid = ANY(CAST(CAST(:tables AS text[]) AS regclass[])) ORDER BY 1
 """)
-_CLEAN = text("SELECT gin_clean_pending_list(CAST(CAST(:index AS text) AS regclass))")
 _PENDING = text("""
 SELECT pending_pages, pending_tuples FROM pgstatginindex(CAST(CAST(:index AS text) AS regclass))
 """)
@@ -170,32 +168,18 @@ class SearchOptimizer:
         await self._connections.postgres.run(analyze, idempotent=True)
         return vocabulary
 
-    async def vacuum_tables(self) -> tuple[str, ...]:
-        """Free dead rows and sort the pending lists in; return the tables that were vacuumed.
+    async def vacuum_tables(self) -> UpkeepReport:
+        """Free dead rows and sort the pending lists in, which VACUUM does as well.
 
-        Counters of files that left the index a month ago go as well.
+        Counters of files that left the index a month ago go before. It is upkeep like any other:
+        a table that another upkeep works on, or any while a backup runs, is skipped and told.
 
         Raises:
             StoreUnavailableError: PostgreSQL did not answer.
         """
         async with self._connections.postgres.session() as session:
             await forget_unused(session, older_than=_USAGE_KEPT)
-        url = self._connections.settings.postgres.url
-        if url is None:
-            message = "no address for PostgreSQL: start it with `samplemind up`"
-            raise StackNotRunningError(message)
-        # VACUUM runs outside of a transaction, and on a graph of a million vectors for minutes.
-        engine = create_unpooled_engine(url, application_name="samplemind-vacuum")
-        try:
-            async with engine.connect() as connection:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                for index in await connection.scalars(_GIN_INDEXES, _tables(SEARCH_TABLES)):
-                    await connection.execute(_CLEAN, {"index": index})
-                for table in SEARCH_TABLES:
-                    await connection.execute(text(f"VACUUM (ANALYZE) {table}"))
-        finally:
-            await engine.dispose()
-        return SEARCH_TABLES
+        return await vacuum_tables(self._connections.settings, SEARCH_TABLES)
 
     async def get_search_stats(self) -> SearchStats:
         """Return sizes, freshness, dead rows, pending lists, recall, cache hits, slow queries.

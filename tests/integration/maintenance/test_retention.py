@@ -336,15 +336,66 @@ async def test_places_in_collections_without_a_file_results_and_drafts_go(
     await broker.set("sm:celery-task-meta-old", result)
     await broker.set("sm:celery-task-meta-ending", result, ex=1000)
     await broker.set("sm:celery-task-meta-odd", "not json")
-    await broker.xadd("sm:given_up", {"name": "a.job"}, id=f"{int(OLD.timestamp() * 1000)}-0")
-    await broker.xadd("sm:given_up", {"name": "a.job"})
-    report = await run(connections, "orphaned_items", "celery_results", "dead_letters")
+    report = await run(connections, "orphaned_items", "celery_results")
     assert {done.policy: done.deleted for done in report.done} == {
         "orphaned_items": 1,
         "celery_results": 1,
-        "dead_letters": 1,
     }
     assert await count(connections, "audio_collection_items") == 1
     assert await count(connections, "audio_collections", "file_count = 1") == 1
     assert await broker.exists("sm:celery-task-meta-ending", "sm:celery-task-meta-odd") == 2
-    assert await broker.xlen("sm:given_up") == 1
+
+
+async def add_letter(connections: Connections, state: str, at: datetime, **more: Any) -> UUID:
+    letter_id: UUID = new_id()
+    closed_at = None if state == "open" else at
+    values = {
+        "replay_job_id": new_id() if state == "replayed" else None,
+        "published_at": closed_at,
+        "reason": "seen" if state == "discarded" else None,
+        **more,
+    }
+    await execute(
+        connections,
+        "INSERT INTO dead_letters (id, job_id, task, body, schema_version, code, error, attempts, "
+        "worker, first_failed_at, last_failed_at, state, closed_at, replay_job_id, published_at, "
+        "reason) VALUES (:id, 'a', 'a.job', '[]', 1, 'failed', 'it broke', 1, 'w', :at, :at, "
+        ":state, :closed_at, :replay_job_id, :published_at, :reason)",
+        id=letter_id,
+        at=at,
+        state=state,
+        closed_at=closed_at,
+        **values,
+    )
+    return letter_id
+
+
+async def test_dead_letters_go_after_they_ended_and_open_ones_much_later(
+    connections: Connections,
+) -> None:
+    await add_letter(connections, "replayed", OLD)
+    await add_letter(connections, "discarded", OLD)
+    kept = {
+        await add_letter(connections, "open", OLD),
+        await add_letter(connections, "discarded", NOW - timedelta(days=10)),
+        await add_letter(connections, "replayed", OLD, published_at=None),  # still to be sent
+    }
+    forgotten = await add_letter(connections, "open", NOW - timedelta(days=800))
+
+    await hold(connections, tag="kick")  # whose the jobs were can't be told
+    held = await run(connections, "dead_letters", "open_dead_letters")
+    assert {plan.policy: (plan.rows, plan.held_rows) for plan in held.plans} == {
+        "dead_letters": (0, 2),
+        "open_dead_letters": (0, 1),
+    }
+    async with connections.postgres.session() as session:
+        holds = LegalHoldRepository(session)
+        await holds.release((await holds.active())[0].id)
+
+    report = await run(connections, "dead_letters")
+    assert [done.deleted for done in report.done] == [2]
+    assert await count(connections, "dead_letters", f"id = '{forgotten}'") == 1
+    report = await run(connections, "open_dead_letters")
+    assert [done.deleted for done in report.done] == [1]
+    left = await execute(connections, "SELECT array_agg(id) FROM dead_letters")
+    assert set(left) == kept

@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 
 from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError
+from samplemind.maintenance.locks import BACKUP_LOCK
 from samplemind.models.search_document import SearchDocument
 from samplemind.models.search_usage import SearchUsage
 from samplemind.models.search_vocabulary import SearchLexeme, SearchPrefix, SearchWord
@@ -171,7 +172,9 @@ async def test_upkeep_frees_dead_rows_and_sorts_pending_entries_in(
     assert pending["ix_search_texts_words"] > 0
 
     assert (await optimizer.update_statistics()).lexemes > 0
-    assert await optimizer.vacuum_tables() == SEARCH_TABLES
+    report = await optimizer.vacuum_tables()
+    assert tuple(each.name for each in report.done) == SEARCH_TABLES
+    assert report.skipped == []
 
     stats = await optimizer.get_search_stats()
     assert {each.entries for each in stats.pending} == {0}
@@ -184,6 +187,18 @@ async def test_upkeep_frees_dead_rows_and_sorts_pending_entries_in(
     assert stats.freshness.embedding_versions == 1
     assert stats.freshness.rebuild_phase is None
     assert stats.lag.waiting == 0
+
+
+async def test_upkeep_of_the_index_keeps_out_of_the_way_of_a_backup(
+    connections: Connections,
+) -> None:
+    take = text("SELECT pg_advisory_lock(hashtext(:name), 0)")
+    async with connections.postgres.session() as session:
+        await session.execute(take, {"name": BACKUP_LOCK})
+        report = await SearchOptimizer(connections).vacuum_tables()
+        await session.execute(text("SELECT pg_advisory_unlock_all()"))
+    assert report.done == []
+    assert report.skipped == [(table, "a backup is running") for table in SEARCH_TABLES]
 
 
 async def test_the_slowest_searches_are_told(connections: Connections) -> None:

@@ -232,3 +232,10 @@ def test_an_owners_limits_win_over_those_of_everybody(monkeypatch):
 def test_limits_that_mean_nothing_are_refused(monkeypatch, owners):
     monkeypatch.setenv("SAMPLEMIND_LIMITS_OWNERS", owners)
     assert _faults()[0].startswith("SAMPLEMIND_LIMITS_OWNERS: ")
+
+
+def test_open_dead_letters_are_kept_longer_than_those_that_ended(monkeypatch):
+    monkeypatch.setenv("SAMPLEMIND_RETENTION_DEAD_LETTERS_DAYS", "800")
+    assert any("open_letters_days must be more" in fault for fault in _faults())
+    monkeypatch.setenv("SAMPLEMIND_RETENTION_OPEN_LETTERS_DAYS", "801")
+    assert load_settings().retention.open_letters_days == 801
