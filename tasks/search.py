@@ -1,10 +1,12 @@
 """Jobs that keep the search index fresh, whole and fast; each may run twice without harm."""
 
 import dataclasses
+from datetime import timedelta
 from typing import Any
 
-from samplemind.jobs.client import publish
+from samplemind.jobs.client import SyncJobs, publish
 from samplemind.jobs.payloads import (
+    AnalyzeTables,
     DeleteFiles,
     FoldVectors,
     IndexDirty,
@@ -16,8 +18,10 @@ from samplemind.jobs.payloads import (
     ReindexOwner,
 )
 from samplemind.search import indexer
+from samplemind.search.bulk import count_written, forget_written
 from samplemind.search.fold import FoldReport, fold_vectors
-from samplemind.search.optimizer import SearchOptimizer
+from samplemind.search.indexer import IndexReport
+from samplemind.search.optimizer import SEARCH_TABLES, SearchOptimizer
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
 from samplemind.search.recall import calibrate
 from samplemind.search.reconcile import reconcile
@@ -32,6 +36,9 @@ _FOLD_S = 15.0
 _URGENT_FOLD_S = 10.0
 """Added where so many vectors wait that searches by sound feel it."""
 
+_SETTLING = timedelta(minutes=1)
+"""How long statistics wait after a bulk: what is written meanwhile shares one ANALYZE."""
+
 _HOUR_S = 3600
 _UPKEEP = {"soft_time_limit": _HOUR_S, "time_limit": _HOUR_S + 60}
 # A million files take about ten minutes; ten million still end.
@@ -41,7 +48,7 @@ _REBUILD = {"soft_time_limit": 6 * _HOUR_S, "time_limit": 6 * _HOUR_S + 60}
 @app.task(base=Job, name=IndexDirty.job_name)
 def index_dirty() -> None:
     """Write every file that is marked dirty into the index."""
-    run(indexer.drain(connections()))
+    _analyze_after_bulk(run(indexer.drain(connections())))
 
 
 @app.task(base=Job, name=ReconcileIndex.job_name)
@@ -56,6 +63,7 @@ def index_files(self: Job, **payload: Any) -> dict[str, Any]:
     """Bring files up to date in the index."""
     ids = IndexFiles.model_validate(payload).ids
     report = run(indexer.index_files(connections(), ids, progress=Progress(self).tell))
+    _analyze_after_bulk(report)
     return dataclasses.asdict(report)
 
 
@@ -63,7 +71,9 @@ def index_files(self: Job, **payload: Any) -> dict[str, Any]:
 def delete_files(**payload: Any) -> dict[str, Any]:
     """Take deleted files out of the index."""
     ids = DeleteFiles.model_validate(payload).ids
-    return dataclasses.asdict(run(indexer.delete_files(connections(), ids)))
+    report = run(indexer.delete_files(connections(), ids))
+    _analyze_after_bulk(report)
+    return dataclasses.asdict(report)
 
 
 @app.task(base=Job, bind=True, name=ReindexOwner.job_name, ignore_result=False, **_UPKEEP)
@@ -71,6 +81,7 @@ def reindex_owner(self: Job, **payload: Any) -> dict[str, Any]:
     """Make the rows of one owner's files anew."""
     owner_id = ReindexOwner.model_validate(payload).owner_id
     report = run(indexer.reindex_owner(connections(), owner_id, progress=Progress(self).tell))
+    _analyze_after_bulk(report)
     return dataclasses.asdict(report)
 
 
@@ -83,6 +94,7 @@ def rebuild(self: Job) -> dict[str, Any]:
         progress.tell(files, phase=phase.value)
 
     report = run(rebuild_index(connections(), progress=tell))
+    # It analyzes the tables as well, after the words were counted.
     publish(app, [RefreshVocabulary()])
     return {"id": str(report.id), "files": report.files, "seconds": report.seconds}
 
@@ -111,3 +123,17 @@ def optimize() -> dict[str, Any]:
     report = run(SearchOptimizer(connections()).vacuum_tables())
     run(connections().postgres.run(calibrate, idempotent=True))
     return report.figures()
+
+
+def _analyze_after_bulk(report: IndexReport) -> None:
+    """Have the tables analyzed once for all that was written until shortly after a bulk."""
+    broker = connections().broker
+    if run(count_written(broker, report.written + report.removed)):
+        with SyncJobs(connections().settings) as jobs:
+            jobs.enqueue(
+                AnalyzeTables(tables=SEARCH_TABLES),
+                idempotency_key="after a bulk",
+                unique_for=timedelta(0),
+                delay=_SETTLING,
+            )
+        run(forget_written(broker))

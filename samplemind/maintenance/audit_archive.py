@@ -24,7 +24,7 @@ from samplemind.maintenance.retention import Group
 from samplemind.maintenance.session import Session, fetch
 from samplemind.zstandard import zstd
 
-PART_ROWS = 20_000
+PART_ROWS = 5_000
 
 _MOST_BYTES = 1 << 30
 _FRAME = {
@@ -105,10 +105,11 @@ async def archive_and_delete(
     deleted = await _finish_earlier(session, store, pace)
     start, after_id = datetime.min.replace(tzinfo=before.tzinfo), None
     while not pace.is_over:
-        part = await _read_part(session, start, before, after_id)
-        if part is None:
-            return deleted, True
-        keys = await write_part(session, store, part)
+        async with pace.reading():
+            part = await _read_part(session, start, before, after_id)
+            if part is None:
+                return deleted, True
+            keys = await write_part(session, store, part)
         gone, whole = await _delete_keys(session, keys, pace)
         deleted += gone
         if not whole:

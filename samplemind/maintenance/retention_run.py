@@ -88,6 +88,8 @@ async def run_retention(
         if not dry_run and not (alone and undisturbed):
             report.skipped = "another run goes on" if not alone else "a backup is running"
             return report
+        # A commit need not wait for the disk: what a crash undoes, the next run does again.
+        await session.execute("SET synchronous_commit = off")
         run = _Run(connections, session, now or datetime.now(UTC), store or open_archive(settings))
         for policy in (known[name] for name in known if name in wanted):
             plan = await run.plan(policy)

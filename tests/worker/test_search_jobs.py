@@ -14,6 +14,7 @@ from samplemind.documents.audio_file import AudioFile
 from samplemind.endpoints import Store
 from samplemind.jobs.payloads import (
     PAYLOADS,
+    AnalyzeTables,
     DeleteFiles,
     FoldVectors,
     IndexFiles,
@@ -23,7 +24,10 @@ from samplemind.jobs.payloads import (
     RefreshVocabulary,
     ReindexOwner,
 )
+from samplemind.jobs.state import DELAYED_MESSAGES
 from samplemind.jobs.wire import Queue, queue_for
+from samplemind.search import bulk
+from samplemind.search.optimizer import SEARCH_TABLES
 from samplemind.settings import Settings, get_settings
 from schedules.beat import BEAT_SCHEDULE
 from tests.library import add_file, delete_file, unit_vector
@@ -83,7 +87,38 @@ def add_files(settings: Settings) -> list[UUID]:
 def test_every_payload_has_a_job_and_every_entry_of_beat_a_payload() -> None:
     names = {payload.job_name for payload in PAYLOADS}
     assert names <= app.tasks.keys()
-    assert set(BEAT_SCHEDULE) <= names
+    assert BEAT_SCHEDULE.keys() <= names
+
+
+def test_a_bulk_is_analyzed_once_and_a_few_files_are_not(
+    migrated: Settings, jobs: Callable[[Payload], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = add_files(migrated)
+
+    async def delayed(connections: Connections) -> list[str]:
+        messages = await connections.broker.hvals(DELAYED_MESSAGES)
+        return [message for message in map(str, messages) if AnalyzeTables.job_name in message]
+
+    in_library(migrated, lambda connections: connections.broker.delete(bulk.WRITTEN_KEY))
+    monkeypatch.setattr(bulk, "BULK", 2)
+    jobs(IndexFiles(ids=(ids[0],)))
+    assert in_library(migrated, delayed) == []
+    jobs(IndexFiles(ids=tuple(ids)))  # two more: a bulk
+    assert len(in_library(migrated, delayed)) == 1
+    assert jobs(ReindexOwner())["written"] == 0
+    jobs(DeleteFiles(ids=tuple(ids)))  # they are in the library: nothing is written
+    assert count(migrated, "search_documents") == 3
+    for file_id in ids:
+
+        async def delete(_: Connections, file_id: UUID = file_id) -> None:
+            file = await AudioFile.get(file_id)
+            assert file is not None
+            await delete_file(file)
+
+        in_library(migrated, delete)
+    jobs(DeleteFiles(ids=tuple(ids)))  # a second bulk, while the first one's analysis waits
+    assert len(in_library(migrated, delayed)) == 1
+    assert jobs(AnalyzeTables(tables=SEARCH_TABLES))["skipped"] == {}
 
 
 def test_what_takes_minutes_waits_where_it_delays_no_drain() -> None:
