@@ -107,7 +107,7 @@ def test_a_slot_that_is_sent_twice_runs_once(workshop: Workshop) -> None:
 
 
 def test_a_slot_whose_worker_was_killed_runs_again(tmp_path: Path) -> None:
-    with open_workshop(tmp_path, PROBE_SLOT_SECONDS="4", **SHORT_LEASES) as workshop:
+    with open_workshop(tmp_path, PROBE_SLOT_SECONDS="1.5", **SHORT_LEASES) as workshop:
         workshop.start_workers(2, processes=1)
         workshop.send_slot(PROBE, "2026-01-01T00:00:00Z")
         workshop.wait_for("slot", "begin", seconds=20)

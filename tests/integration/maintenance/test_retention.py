@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from samplemind.connections.resources import Connections
-from samplemind.errors import PermanentError, TransientError
+from samplemind.errors import NotFoundError, PermanentError, TransientError
 from samplemind.ids import new_id
 from samplemind.maintenance import audit_archive
-from samplemind.maintenance.archive import Archive
+from samplemind.maintenance.archive import FOLDER, Archive, open_archive
 from samplemind.maintenance.pace import LONGEST_MS
 from samplemind.maintenance.retention import RetentionReport
 from samplemind.maintenance.retention_run import run_retention
@@ -22,8 +22,11 @@ from samplemind.models.user import User
 from samplemind.repositories.audit import AuditLogRepository
 from samplemind.repositories.legal_holds import LegalHoldRepository
 from samplemind.repositories.users import UserRepository
+from samplemind.settings import MaintenanceSettings
 from samplemind.storage.local import LocalStore
+from samplemind.storage.opening import open_store
 from samplemind.zstandard import zstd
+from tests.object_stores import moto_server
 
 NOW = datetime.now(UTC)
 OLD = NOW - timedelta(days=500)
@@ -162,6 +165,26 @@ async def test_the_database_lets_no_entry_go_without_its_archive(connections: Co
         await execute(connections, "DELETE FROM audit_logs WHERE action = 'test.run'")
     with pytest.raises(PermanentError):
         await execute(connections, "UPDATE audit_logs SET action = 'test.other'")
+
+
+async def test_in_a_shared_object_store_the_archive_has_a_folder_of_its_own(
+    connections: Connections,
+) -> None:
+    await add_audit(connections, 300)
+    with moto_server() as storage:
+        settings = connections.settings.model_copy(
+            update={"storage": storage, "maintenance": MaintenanceSettings(archive=None)}
+        )
+        report = await run(connections, "audit_logs", store=open_archive(settings))
+        assert report.done[0].deleted == 300
+        shared = open_store(storage, settings.home)
+        stored = {each.key for each in shared.list("")}
+        key = await execute(connections, "SELECT key FROM audit_archives")
+        assert stored == {f"{FOLDER}/{key}"}
+        lines = zstd.decompress(open_archive(settings).get(key)).decode().splitlines()
+        assert [json.loads(line)["details"]["number"] for line in lines] == list(range(1, 301))
+        with pytest.raises(NotFoundError):
+            open_archive(settings).get("no/such.ndjson.zst")
 
 
 class Lying(Archive):
