@@ -36,7 +36,7 @@ from samplemind.cache import counts
 from samplemind.cache.keys import call_parts, key
 from samplemind.cache.redis_cache import DAY, HOUR, RedisCache, jittered_ms
 from samplemind.cache.serialization import dumps
-from samplemind.ending import end_tasks
+from samplemind.ending import end_tasks, is_ending
 from samplemind.errors import InvalidInputError
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
@@ -336,7 +336,7 @@ class ComputedCache:
         life_s = self.cache.settings.lease_s
         names = [self.cache.keys.lease(key)]
         args: list[str | int] = [token, life_s * 1000]
-        while True:
+        while not is_ending():
             await asyncio.sleep(life_s / 3)
             await self.cache.ask(lambda: self._renew(keys=names, args=args), None)
 

@@ -22,7 +22,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from samplemind.ending import end_tasks
+from samplemind.ending import end_tasks, is_ending
 from samplemind.log import get_logger
 
 _TRUST_S = 0.9
@@ -55,6 +55,7 @@ class LocalLayer:
         self._number = 0
         self._floor = 0
         self._heard_at = float("-inf")
+        self._closed = False
         self._listening: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -117,17 +118,18 @@ class LocalLayer:
 
     def listen(self, pool: ConnectionPool) -> None:
         """Start to listen, unless it does; on a connection made as the pool makes its own."""
-        if self._most and (self._listening is None or self._listening.done()):
+        if self._most and not self._closed and (self._listening is None or self._listening.done()):
             self._listening = asyncio.create_task(self._stay_informed(pool))
 
     async def aclose(self) -> None:
-        """Stop listening."""
+        """Stop listening, for good."""
+        self._closed = True
         if self._listening is not None:
             await end_tasks(self._listening)
         self.flush()
 
     async def _stay_informed(self, pool: ConnectionPool) -> None:
-        while True:
+        while not is_ending():
             connection = pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
             try:
                 await self._hear(connection)
@@ -151,7 +153,7 @@ class LocalLayer:
         sent_at: deque[float] = deque()
         asking = asyncio.create_task(_ask_repeatedly(connection, sent_at))
         try:
-            while True:
+            while not is_ending():
                 async with asyncio.timeout(_ANSWER_S):
                     answer = await connection.read_response(timeout=math.inf, push_request=True)
                 if answer is not None and sent_at:
@@ -179,7 +181,7 @@ class LocalLayer:
 
 
 async def _ask_repeatedly(connection: AbstractConnection, sent_at: deque[float]) -> None:
-    while True:
+    while not is_ending():
         sent_at.append(time.monotonic())
         await connection.send_command("PING")
         await asyncio.sleep(_PING_S)

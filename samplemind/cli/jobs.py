@@ -12,6 +12,7 @@ import click
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
+from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.jobs import dead_letters
 from samplemind.jobs.client import SyncJobs
 from samplemind.jobs.state import JobState, JobStatus
@@ -101,17 +102,44 @@ def cancel(job_id: str, as_json: bool) -> None:
 
     Example: samplemind jobs cancel 0190c6a8-5f0e-7c3a-9d51-0c8f5d1d8a11
     """
+    job_id = str(parse_job_id(job_id))
     with SyncJobs() as client:
+        known = is_known(client, job_id)
         state = client.cancel(job_id)
     told = state is JobState.RUNNING
     if as_json:
-        print_json({"id": job_id, "state": state.value, "requested": told})
+        print_json({"id": job_id, "state": state.value, "requested": told, "known": known})
+    elif not known:
+        # Of another service's message, nothing is known until it starts.
+        console.print("No such job is known; a message with this id will not run.")
     elif told:
         console.print("It runs and was told to stop; that takes seconds.")
     elif state is JobState.CANCELLED:
         console.print("It is cancelled and will not run.")
     else:
         console.print(f"It had ended already: {state.value}.")
+
+
+def parse_job_id(text: str) -> UUID:
+    """Return the id that an operator typed.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError as error:
+        message = f"{text!r} is no job's id: `samplemind jobs list` shows them"
+        raise InvalidInputError(message) from error
+
+
+def is_known(client: SyncJobs, job_id: str) -> bool:
+    """Return whether the platform keeps the state of a job."""
+    try:
+        client.status(job_id)
+    except NotFoundError:
+        return False
+    return True
 
 
 @jobs.command()

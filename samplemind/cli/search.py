@@ -1,6 +1,7 @@
 """`samplemind search`, `fuzzy` and `suggest`, and what all queries share."""
 
 import dataclasses
+import html
 import time
 from itertools import chain, repeat
 from typing import Any
@@ -134,7 +135,7 @@ def suggest(prefix: tuple[str, ...], limit: int, owner: str | None, as_json: boo
     started = time.perf_counter()
     found = with_connections(work)
     if as_json:
-        results = [dataclasses.asdict(suggestion) for suggestion in found]
+        results = [_as_result(suggestion) for suggestion in found]
         took_ms = milliseconds_since(started)
         print_json({"took_ms": took_ms, "total": len(results), "results": results})
         return
@@ -142,6 +143,13 @@ def suggest(prefix: tuple[str, ...], limit: int, owner: str | None, as_json: boo
         ("suggestion", "kind", "files"),
         ((suggestion.text, suggestion.kind, suggestion.documents) for suggestion in found),
     )
+
+
+def _as_result(suggestion: Suggestion) -> dict[str, Any]:
+    # A completion is no file, but whoever reads results of queries finds the same fields.
+    same = {"id": None, "path": None, "title": suggestion.text}
+    shown = {"highlight": html.escape(suggestion.text), "score": suggestion.documents}
+    return dataclasses.asdict(suggestion) | same | shown
 
 
 async def filters_of(

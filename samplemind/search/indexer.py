@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.cache.invalidation import note_files, settle_debts
 from samplemind.connections.resources import Connections
-from samplemind.ending import end_tasks
+from samplemind.ending import end_tasks, is_ending
 from samplemind.errors import TransientError
 from samplemind.models.search_document import SearchDocument
 from samplemind.models.search_usage import SearchUsage
@@ -87,7 +87,7 @@ async def _keeping(connections: Connections, claim: DirtyClaim) -> AsyncIterator
     """Extend a claim as long as the block lasts; give it back if that fails."""
 
     async def extend() -> None:
-        while True:
+        while not is_ending():
             await asyncio.sleep(_LEASE.total_seconds() / _EXTENSIONS_PER_LEASE)
             # One that fails is made up for by the next, or the ids are indexed twice.
             with suppress(TransientError):
