@@ -139,26 +139,34 @@ def prune(dry_run: bool, as_json: bool) -> None:
 @backup.command()
 @click.argument("backup_id")
 @click.option("--reason", required=True, help="Why it must stay; shown in the list.")
-def hold(backup_id: str, reason: str) -> None:
+@json_option
+def hold(backup_id: str, reason: str, as_json: bool) -> None:
     """Keep a backup from being pruned, until it is released.
 
     Example: samplemind backup hold 20261122T031407Z-logical-1a2b3c4d --reason "before the move"
     """
     with _catalog() as catalog:
         catalog.hold(backup_id, reason, actor(), datetime.now(UTC))
-    console.print(f"{backup_id} is on hold.", markup=False)
+    if as_json:
+        print_json({"id": backup_id, "held": True, "reason": reason})
+    else:
+        console.print(f"{backup_id} is on hold.", markup=False)
 
 
 @backup.command()
 @click.argument("backup_id")
-def release(backup_id: str) -> None:
+@json_option
+def release(backup_id: str, as_json: bool) -> None:
     """Let a backup that was on hold be pruned again.
 
     Example: samplemind backup release 20261122T031407Z-logical-1a2b3c4d
     """
     with _catalog() as catalog:
         catalog.release(backup_id)
-    console.print(f"{backup_id} is not on hold.", markup=False)
+    if as_json:
+        print_json({"id": backup_id, "held": False})
+    else:
+        console.print(f"{backup_id} is not on hold.", markup=False)
 
 
 @backup.command()
