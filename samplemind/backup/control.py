@@ -80,9 +80,17 @@ class Control:
             self._done += amount
             pause_s = self._reserve(amount)
         if pause_s > 0:
-            self._cancelled.wait(pause_s)
-            self.check()
+            self.pause(pause_s)
         self._report()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless the job is cancelled meanwhile.
+
+        Raises:
+            BackupCancelledError: it was.
+        """
+        self._cancelled.wait(seconds)
+        self.check()
 
     def watch(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the blocks, counted and paced."""

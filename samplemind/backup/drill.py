@@ -90,7 +90,7 @@ def run_drill(
     behind_s = _behind_s(destination)
     wait_s = random.Random(seed).uniform(0, within_s)  # noqa: S311 - a moment is no secret
     control.begin("waiting for the moment")
-    time.sleep(wait_s)
+    control.pause(wait_s)
     control.begin("hashing the source")
     witness = take_witness(server)
     archive_wal(server, destination, spool)

@@ -224,7 +224,7 @@ def _await_promotion(
             row = None
         if row is not None and not row[0]:
             return Reached(row[1], row[2], row[3], round(time.monotonic() - began, 3))
-        time.sleep(_POLL_S)
+        control.pause(_POLL_S)
     return None
 
 
