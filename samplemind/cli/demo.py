@@ -125,7 +125,7 @@ def _print_addresses() -> None:
     _print_heading("4. Look at it")
     for service in list_services(load_settings()):
         if service.address:
-            console.print(f"{service.name:<10}{service.address}")
+            console.print(f"{service.name:<12} {service.address}")
 
 
 def _print_commands() -> None:
