@@ -1,4 +1,4 @@
-"""Whether a worker does what it is there for: its loop moves, and it takes what waits for it.
+"""Whether a worker or a beat does what it is there for: its loop moves, and it takes what waits.
 
 A worker can be alive and useless: its main loop stuck, or its consumption lost in a reconnect,
 which an answer to a ping does not show. So the main loop itself looks, every few seconds, at its
