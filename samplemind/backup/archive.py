@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from samplemind.backup.catalog import CatalogEntry
+from samplemind.backup.chains import Chain, usable_chains
 from samplemind.backup.codec import Codec, CodecName, decompress
 from samplemind.backup.create import Destination
 from samplemind.backup.encryption import DataKey, Keyring
@@ -209,10 +210,9 @@ def read_coverage(
 ) -> list[Coverage]:
     """Return what can be recovered from each physical backup, the newest first."""
     found = []
-    for entry in entries:
-        manifest = entry.manifest
-        if manifest is None or manifest.physical is None or not entry.good:
-            continue
+    for chain in usable_chains(entries):
+        manifest = chain[-1]
+        assert manifest.physical is not None  # noqa: S101 - a chain is of base backups
         names = _names_for(manifest, store, keyring)
         missing, reached = _gap(manifest.physical, names)
         size = manifest.physical.segment_bytes
@@ -229,18 +229,17 @@ def read_coverage(
     return found
 
 
-def choose_base(entries: list[CatalogEntry], target: RecoveryTarget) -> Manifest:
-    """Return the newest physical backup that recovery to the target can begin from.
+def choose_base(entries: list[CatalogEntry], target: RecoveryTarget) -> Chain:
+    """Return the newest base backup that recovery to the target can begin from, with its chain.
 
     Raises:
         NotFoundError: there is none from before the target.
     """
-    for entry in entries:
-        manifest = entry.manifest
-        if manifest is None or manifest.physical is None or not entry.good:
-            continue
+    for chain in usable_chains(entries):
+        manifest = chain[-1]
+        assert manifest.physical is not None  # noqa: S101 - a chain is of base backups
         if target.reaches_back_to(manifest.finished_at, manifest.physical.end_lsn):
-            return manifest
+            return chain
     message = f"there is no good physical backup from before {target}"
     raise NotFoundError(message)
 

@@ -211,7 +211,7 @@ class CreateBackup(Payload):
 
     job_name = "backups.create"
 
-    kind: Literal["logical", "dump", "physical"] = "logical"
+    kind: Literal["logical", "dump", "physical", "incremental"] = "logical"
     reason: str = Field("scheduled", max_length=200)
 
 
