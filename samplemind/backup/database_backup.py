@@ -256,7 +256,10 @@ class DatabaseBackup:
             )
             kept = [entry for entry in catalog.entries() if entry.id not in pruned.plan.delete]
             kept += [entry for entry in catalog.entries() if entry.id in pruned.kept_back]
-            return Cleanup(pruned, prune_wal(kept, destination.store, dry_run=dry_run))
+            removed = prune_wal(
+                kept, destination.store, self._window_start(catalog), dry_run=dry_run
+            )
+            return Cleanup(pruned, removed)
 
     def verify_backup(
         self,
@@ -321,7 +324,9 @@ class DatabaseBackup:
         """Return what can be recovered from each physical backup, the newest first."""
         with self._destination() as destination:
             catalog = destination.catalog
-            return read_coverage(catalog.entries(), catalog.store, catalog.keyring)
+            return read_coverage(
+                catalog.entries(), catalog.store, catalog.keyring, self._window_start(catalog)
+            )
 
     def archive_lag(self) -> ArchiveLag | None:
         """Return how far the archive is behind the server; none where none was begun."""
@@ -379,6 +384,10 @@ class DatabaseBackup:
             raise StackNotRunningError(message)
         mongo = self.settings.mongo
         return Sources(Server(url), mongo if mongo.url is not None else None)
+
+    def _window_start(self, catalog: Catalog) -> datetime:
+        """Return since when recovery to any moment shall be possible, by the store's clock."""
+        return catalog.now() - timedelta(days=self.settings.backup.keep_days)
 
     @property
     def _spool(self) -> Path:

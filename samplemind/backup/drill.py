@@ -213,7 +213,8 @@ def _behind_s(destination: Destination) -> float | None:
     """Return how much would have been lost had the source been lost just now."""
     catalog = destination.catalog
     try:
-        coverage = read_coverage(catalog.entries(), catalog.store, catalog.keyring)[0]
+        now = catalog.now()
+        coverage = read_coverage(catalog.entries(), catalog.store, catalog.keyring, now)[0]
     except (IndexError, NotFoundError):
         return None
     until = coverage.to_time or coverage.from_time

@@ -3,11 +3,12 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from samplemind.backup.archive import prune_wal, read_coverage
 from samplemind.backup.chains import find_chain
 from samplemind.backup.database_backup import BackupConfig, DatabaseBackup
 from samplemind.backup.manifest import BackupKind, Manifest
@@ -165,4 +166,40 @@ def test_without_summaries_or_after_enough_incrementals_a_full_one_is_taken_and_
     finally:
         databases.sql("ALTER SYSTEM RESET summarize_wal")
         databases.sql("SELECT pg_reload_conf()")
+        drop_slot(databases.server)
+
+
+def test_wal_that_only_an_older_base_would_need_goes_and_both_still_recover(
+    databases: Databases, place: Path
+) -> None:
+    settings = databases.settings.model_copy(
+        update={"backup": databases.settings.backup.model_copy(update={"keep_days": 0})}
+    )
+    backup = DatabaseBackup(BackupConfig(backup_dir=databases.folder), settings=settings)
+    databases.sql("CREATE TABLE log (n int PRIMARY KEY, t text)")
+    try:
+        old = backup.create_backup(BackupKind.PHYSICAL)
+        for number in range(3):
+            databases.sql(ROWS.format(number * 10, number * 10 + 9))
+            backup.archive_wal()
+        new = backup.create_backup(BackupKind.INCREMENTAL)
+        backup.archive_wal()
+        expected = databases.sql("SELECT n, t FROM log ORDER BY n")
+        with backup._destination() as destination:
+            # The window begins now, but for the hour by which clocks may differ.
+            entries = destination.catalog.entries()
+            later = datetime.now(UTC) + timedelta(hours=2)
+            told = prune_wal(entries, destination.store, later, dry_run=True)
+            assert prune_wal(entries, destination.store, later, dry_run=False) == told > 0
+            assert prune_wal(entries, destination.store, later, dry_run=False) == 0
+            coverage = read_coverage(entries, destination.store, destination.keyring, later)
+        assert [(each.backup_id, each.missing) for each in coverage] == [
+            (new.id, None),
+            (old.id, None),
+        ]
+        assert rows(backup, RecoveryTarget(), place / "new") == expected
+        with backup._destination() as destination:
+            destination.catalog.delete(new.id)
+        assert rows(backup, RecoveryTarget(immediate=True), place / "old") == []
+    finally:
         drop_slot(databases.server)
