@@ -238,6 +238,12 @@ class DrillBackup(Payload):
     backup_id: str | None = Field(None, max_length=100)
 
 
+class CreateBase(Payload):
+    """Take what changed since the newest base backup, and verify it; only where WAL is archived."""
+
+    job_name = "backups.create_base"
+
+
 class PruneBackups(Payload):
     """Delete the backups that retention no longer keeps, and what killed jobs have left."""
 
@@ -290,6 +296,7 @@ PAYLOADS: tuple[type[Payload], ...] = (
     VerifyBackup,
     VerifyRestored,
     DrillBackup,
+    CreateBase,
     PruneBackups,
     ArchiveWal,
     WarmCache,
