@@ -366,6 +366,9 @@ class BackupSettings(_Group):
     local_copy: Path | None = Field(
         None, description="directory that gets a copy of each backup; none: no copy"
     )
+    incrementals: int = Field(
+        6, ge=0, description="incremental base backups upon a full one before the next full one"
+    )
     keep_days: int = Field(30, ge=0, description="days that every backup is kept; 0: none for this")
     keep_last: int = Field(3, ge=0, description="newest good backups kept whatever their age")
     keep_daily: int = Field(0, ge=0, description="days of which the newest good one is kept")

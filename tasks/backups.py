@@ -11,6 +11,7 @@ from samplemind.errors import BackupError
 from samplemind.jobs.payloads import (
     ArchiveWal,
     CreateBackup,
+    CreateBase,
     DrillBackup,
     PruneBackups,
     VerifyBackup,
@@ -68,6 +69,17 @@ def drill(self: Job, **payload: Any) -> dict[str, Any]:
     order = DrillBackup.model_validate(payload)
     backup = _backup()
     return _told(backup.drill(order.backup_id, control=_control(self, backup)))
+
+
+@app.task(base=Job, bind=True, name=CreateBase.job_name, ignore_result=False, **_LONG)
+def create_base(self: Job) -> dict[str, Any] | None:
+    """Take the next base backup and verify it, where an archive was begun."""
+    backup = _backup()
+    if backup.archive_lag() is None:
+        return None
+    control = _control(self, backup)
+    made = backup.create_backup(BackupKind.INCREMENTAL, reason="scheduled", control=control)
+    return _told(backup.verify_backup(made.id, level=Level.CHECKSUMS, control=control))
 
 
 @app.task(base=Job, name=PruneBackups.job_name, ignore_result=False, **_LONG)

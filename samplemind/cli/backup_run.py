@@ -32,7 +32,7 @@ from samplemind.cli.output import (
 )
 from samplemind.errors import InvalidInputError
 
-_KINDS = [kind.value for kind in BackupKind if kind is not BackupKind.INCREMENTAL]
+_KINDS = [kind.value for kind in BackupKind]
 
 
 @click.command()
@@ -46,7 +46,8 @@ def create(kind: str, reason: str, as_json: bool) -> None:
 
     logical: rows by parallel COPY, restored by this program; the default. dump: PostgreSQL as one
     pg_dump archive for stock tools. physical: the whole PostgreSQL server, and the beginning of an
-    archive of its WAL for recovery to any later moment.
+    archive of its WAL for recovery to any later moment. incremental: what changed since the newest
+    physical one (PostgreSQL 17 and newer with summarize_wal=on); a full one where that cannot be.
 
     Example: samplemind backup create --reason "before the upgrade"
     """
@@ -65,6 +66,8 @@ def create(kind: str, reason: str, as_json: bool) -> None:
         "sha256": made.sha256,
         "encrypted": made.encryption is not None,
         "gap_ms": made.gap_ms,
+        "parent": made.parent,
+        "remarks": made.remarks,
     }
     if as_json:
         print_json(found)
@@ -73,6 +76,8 @@ def create(kind: str, reason: str, as_json: bool) -> None:
         f"[bold]{made.id}[/bold] in {backup.location}: {_mib(made.stored_bytes)} of "
         f"{_mib(made.source_bytes)} in {found['seconds']} s"
     )
+    for remark in made.remarks:
+        error_console.print(f"It is {remark}.", markup=False)
     if made.encryption is None:
         error_console.print("It is not encrypted: set SAMPLEMIND_BACKUP_KEYS to have them so.")
 
