@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING
 
 from samplemind.batches.chunks import Analyzer, ChunkReport, analyze_chunk
 from samplemind.batches.kind import Kind, Work
+from samplemind.cache.features import AudioFeatureCache
 from samplemind.jobs.payloads import AnalyzeBatch
 
 if TYPE_CHECKING:
     from samplemind.audio.analysis import FileAnalysis
+    from samplemind.audio.examination import Examination
 
 
 def work(given: Work) -> ChunkReport:
-    """Analyse the files of a chunk; those whose content is known are skipped."""
+    """Analyse the files of a chunk.
+
+    Those whose content their document knows are skipped; of those whose content was analysed as
+    any other file, the features come from the cache.
+    """
     return analyze_chunk(
         given.connections,
         given.chunk.batch_id,
@@ -28,14 +34,26 @@ def work(given: Work) -> ChunkReport:
 
 def _analyzer(given: Work) -> Analyzer:
     # It loads scipy's filters, which a service that only submits batches never needs.
-    from samplemind.audio.analysis import ANALYZER_NAME, ANALYZER_VERSION, analyze_file
+    from samplemind.audio.analysis import ANALYZER_NAME, ANALYZER_VERSION, Memory, analyze_file
     from samplemind.audio.guards import hash_file
 
     audio = given.connections.settings.audio
     root, limits = audio.root, audio.limits()
+    features = AudioFeatureCache(given.connections.cached)
+
+    def recall(content_hash: str) -> "Examination | None":
+        found: Examination | None = given.run(
+            features.recall(content_hash, ANALYZER_VERSION, limits)
+        )
+        return found
+
+    def remember(content_hash: str, found: "Examination") -> None:
+        given.run(features.remember(content_hash, ANALYZER_VERSION, limits, found))
+
+    memory = Memory(recall, remember)
 
     def analyze(path: Path, isolated: bool) -> "FileAnalysis":
-        return analyze_file(path, root=root, limits=limits, isolated=isolated)
+        return analyze_file(path, root=root, limits=limits, isolated=isolated, memory=memory)
 
     return Analyzer(
         name=ANALYZER_NAME,
