@@ -49,7 +49,13 @@ async def record(
     await AudioFileRepository().write_found(
         [outcome.file for outcome in outcomes if outcome.file is not None], now
     )
-    await _tell_cache(connections, outcomes)
+    replaced = {
+        (outcome.result.content_hash, outcome.superseded)
+        for outcome in outcomes
+        if outcome.result is not None and outcome.superseded is not None
+    }
+    features = AudioFeatureCache(connections.cached)
+    await features.invalidate(replaced, connections.settings.audio.limits())
     drain_due = await mark_dirty(
         connections.broker,
         [
@@ -59,18 +65,6 @@ async def record(
         ],
     )
     return Recorded(await end_items(connections, claim, outcomes), drain_due)
-
-
-async def _tell_cache(connections: Connections, outcomes: Sequence[ItemOutcome]) -> None:
-    results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    replaced = {
-        (outcome.result.content_hash, outcome.superseded)
-        for outcome in outcomes
-        if outcome.result is not None and outcome.superseded is not None
-    }
-    features = AudioFeatureCache(connections.cached)
-    await features.invalidate({result.content_hash for result in results})
-    await features.forget(replaced, connections.settings.audio.limits())
 
 
 async def end_items(connections: Connections, claim: Claim, outcomes: Sequence[ItemOutcome]) -> int:

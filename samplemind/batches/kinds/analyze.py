@@ -11,7 +11,6 @@ from samplemind.jobs.payloads import AnalyzeBatch
 
 if TYPE_CHECKING:
     from samplemind.audio.analysis import FileAnalysis
-    from samplemind.audio.examination import Examination
 
 
 def work(given: Work) -> ChunkReport:
@@ -34,23 +33,13 @@ def work(given: Work) -> ChunkReport:
 
 def _analyzer(given: Work) -> Analyzer:
     # It loads scipy's filters, which a service that only submits batches never needs.
-    from samplemind.audio.analysis import ANALYZER_NAME, ANALYZER_VERSION, Memory, analyze_file
+    from samplemind.audio.analysis import ANALYZER_NAME, ANALYZER_VERSION, analyze_file
     from samplemind.audio.guards import hash_file
 
     audio = given.connections.settings.audio
     root, limits = audio.root, audio.limits()
     features = AudioFeatureCache(given.connections.cached)
-
-    def recall(content_hash: str) -> "Examination | None":
-        found: Examination | None = given.run(
-            features.recall(content_hash, ANALYZER_VERSION, limits)
-        )
-        return found
-
-    def remember(content_hash: str, found: "Examination") -> None:
-        given.run(features.remember(content_hash, ANALYZER_VERSION, limits, found))
-
-    memory = Memory(recall, remember)
+    memory = features.memory(ANALYZER_VERSION, limits, given.run)
 
     def analyze(path: Path, isolated: bool) -> "FileAnalysis":
         return analyze_file(path, root=root, limits=limits, isolated=isolated, memory=memory)

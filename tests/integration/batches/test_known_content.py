@@ -131,18 +131,16 @@ async def test_another_version_decodes_and_what_its_predecessor_left_goes(
     content_hash = (await bench.files())[0].content_hash
     features = AudioFeatureCache(bench.connections.cached)
     limits = bench.connections.settings.audio.limits()
-    assert await features.recall(content_hash, ANALYZER_VERSION, limits) is not None
+    assert await features.get(content_hash, ANALYZER_VERSION, limits) is not None
     narrower = dataclasses.replace(limits, window_s=1.0)
-    assert await features.recall(content_hash, ANALYZER_VERSION, narrower) is None
-    assert await features.get(content_hash, NEWER) is None
+    assert await features.get(content_hash, ANALYZER_VERSION, narrower) is None
 
     monkeypatch.setattr("samplemind.audio.analysis.ANALYZER_VERSION", NEWER)
     await _ingest(bench, path)
 
     assert len(decoded) == 2
-    assert await features.recall(content_hash, ANALYZER_VERSION, limits) is None
-    assert await features.recall(content_hash, NEWER, limits) is not None
-    assert await features.get(content_hash, NEWER) is not None
+    assert await features.get(content_hash, ANALYZER_VERSION, limits) is None
+    assert await features.get(content_hash, NEWER, limits) is not None
 
 
 @pytest.mark.parametrize("kept", [{"outcome": "analyzed"}, ["rubbish"], 7])
@@ -153,7 +151,7 @@ async def test_what_is_no_examination_is_decoded_anew(
     path.write_bytes(wav())
     await _ingest(bench, path)
     cache = bench.connections.cached.cache
-    [stored] = [each async for each in cache.redis.scan_iter(cache.keys.value("examined:*"))]
+    [stored] = [each async for each in cache.redis.scan_iter(cache.keys.value("features:*"))]
     await cache.set(stored.decode().removeprefix(cache.keys.value("")), kept)
     await AudioFile.find().delete()
 
