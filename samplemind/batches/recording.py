@@ -49,9 +49,13 @@ async def record(
     await AudioFileRepository().write_found(
         [outcome.file for outcome in outcomes if outcome.file is not None], now
     )
-    await AudioFeatureCache(connections.cached).invalidate(
-        {outcome.result.content_hash for outcome in outcomes if outcome.result is not None}
-    )
+    replaced = {
+        (outcome.result.content_hash, outcome.superseded)
+        for outcome in outcomes
+        if outcome.result is not None and outcome.superseded is not None
+    }
+    features = AudioFeatureCache(connections.cached)
+    await features.invalidate(replaced, connections.settings.audio.limits())
     drain_due = await mark_dirty(
         connections.broker,
         [

@@ -381,6 +381,11 @@ def bypass() -> Iterator[None]:
         _bypassed.reset(token)
 
 
+def is_bypassed() -> bool:
+    """Whether a block of `bypass` is being run."""
+    return _bypassed.get()
+
+
 _caches: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ComputedCache]" = (
     weakref.WeakKeyDictionary()
 )

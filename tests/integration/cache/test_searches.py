@@ -3,12 +3,12 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
 
-from samplemind.cache.cached import ComputedCache
-from samplemind.cache.features import AudioFeatureCache
+from samplemind.cache.cached import ComputedCache, Policy
 from samplemind.cache.invalidation import (
     INDEX,
     invalidating,
@@ -26,9 +26,11 @@ from samplemind.ids import new_id
 from samplemind.repositories.collections import AudioCollectionRepository
 from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, KeyMatch, Period, Range
+from samplemind.search.fusion import Fusion
 from samplemind.search.indexer import delete_files, drain, index_files
+from samplemind.search.nearest import Metric
 from samplemind.search.results import Results
-from tests.library import CONTENT_HASH, add_file, delete_file, unit_vector
+from tests.library import add_file, change_vector, delete_file, unit_vector
 
 ALL = Filters(everything=True)
 
@@ -220,6 +222,90 @@ async def test_popular_searches_are_warm_after_a_flush(
     assert not (await warm(connections, within_s=0)).in_time
 
 
+async def _ask_all(searches: CachedSearch, file_id: UUID) -> list[object]:
+    """Ask each kind of search once, with wishes where it takes any."""
+    asking = (
+        searches.search_audio_files("kick", owner=None, languages=["samplemind_simple"]),
+        searches.fuzzy_search("kick", filters=ALL, limit=3),
+        searches.similar_files([file_id], filters=ALL, metric=Metric.L2),
+        searches.hybrid_files("kick", [file_id], fusion=Fusion.WEIGHTED, text_weight=0.7),
+    )
+    return [
+        await searches.autocomplete("ki", filters=ALL),
+        (await searches.facets("kick", filters=ALL)).counts,
+        *[(await each).results for each in asking],
+    ]
+
+
+async def test_every_kind_of_search_is_warm_after_a_flush(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    files = [
+        await add_file(f"/pack/kick_{seed}.wav", vector=unit_vector(seed), kind="loop")
+        for seed in range(3)
+    ]
+    await index_files(connections, [file.id for file in files])
+    asked = await _ask_all(searches, files[0].id)
+    assert all(asked[1:])  # words to suggest are gathered later
+    await searches.aclose()
+    await connections.cached.cache.delete_pattern("*")
+
+    report = await warm(connections, within_s=60)
+
+    # Six questions, and what sounds like the file, as everybody sees it.
+    assert (report.known, report.warmed, report.failed) == (7, 7, 0)
+    before = _computed(connections)
+    assert await _ask_all(searches, files[0].id) == asked
+    assert (await searches.similar_files([files[0].id])).total == 2
+    assert _computed(connections) == before
+
+
+async def test_what_will_expire_before_the_next_warming_is_made_anew_while_it_serves(
+    connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await add_file("/pack/kick.wav")
+    await index_files(connections, [file.id])
+    with monkeypatch.context() as patch:
+        patch.setattr("samplemind.cache.searches._POLICY", Policy(ttl=timedelta(minutes=3)))
+        await searches.search_audio_files("kick", filters=ALL)
+    await searches.aclose()
+
+    assert (await warm(connections, within_s=60)).warmed == 1
+    assert (await warm(connections, within_s=60)).fresh == 1
+    assert connections.cached.cache.counts.total["misses"] == 1
+
+
+async def test_a_file_that_not_everybody_sees_is_not_warmed_for_everybody(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    owner = new_id()
+    file = await add_file("/pack/kick.wav", owner_id=owner, vector=unit_vector(1))
+    await index_files(connections, [file.id])
+    await searches.similar_files([file.id], filters=Filters(viewer_id=owner))
+    await searches.aclose()
+    report = await warm(connections, within_s=60)
+    assert (report.known, report.fresh, report.failed) == (2, 1, 1)
+    assert (await warm(connections, within_s=60)).known == 1
+
+
+async def test_a_named_file_that_changes_changes_what_sounds_like_it_among_anothers(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    mine = new_id()
+    named = await add_file("/pack/named.wav", vector=unit_vector(1))
+    files = [
+        await add_file(f"/pack/{seed}.wav", owner_id=mine, vector=unit_vector(seed))
+        for seed in (2, 3)
+    ]
+    await index_files(connections, [named.id, *(file.id for file in files)])
+    view = Filters(owner_id=mine, viewer_id=mine)
+    for seed, file in zip((2, 3), files, strict=True):
+        await change_vector(named, unit_vector(seed))
+        await index_files(connections, [named.id])
+        first = (await searches.similar_files([named.id], filters=view)).results[0]
+        assert (first.id, first.score) == (file.id, pytest.approx(1, abs=1e-3))
+
+
 async def test_popularity_is_bounded_and_keeps_what_is_asked_most(cache: ComputedCache) -> None:
     popularity = Popularity(cache.cache, "test", most=10)
     for number in range(50):
@@ -243,25 +329,6 @@ async def test_popularity_fades(cache: ComputedCache) -> None:
     popularity.count(b"new")
     await popularity.flush()
     assert (await popularity.top(2))[0] == b"new"
-
-
-async def test_features_come_from_the_cache_until_a_new_analysis_lands(
-    connections: Connections,
-) -> None:
-    await connections.documents()
-    features = AudioFeatureCache(connections.cached)
-    assert await features.get(CONTENT_HASH, "1") is None
-    file = await add_file("/pack/kick.wav", vector=unit_vector(1), analyzer_version="1")
-    await features.invalidate([CONTENT_HASH])
-    found = await features.get(CONTENT_HASH, "1")
-    assert found is not None
-    assert found.embedding is not None
-    assert (found.embedding == unit_vector(1)).all()
-    await delete_file(file)
-    again = await features.get(CONTENT_HASH, "1")
-    assert again is not None  # not asked again
-    await features.invalidate([CONTENT_HASH])
-    assert await features.get(CONTENT_HASH, "1") is None
 
 
 async def test_a_report_is_made_once(connections: Connections) -> None:
