@@ -6,6 +6,7 @@ be a secret.
 
 import base64
 import json
+import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from samplemind.urls import read_address
 
 _FERNET_KEY_BYTES = 32
 _BACKUP_KEY_BYTES = 32
+_EMAIL = re.compile(r"[^@|*\s]+@[^@|*\s]+")
 _STANDARD_BASE64 = str.maketrans("-_", "+/")
 
 
@@ -55,6 +57,31 @@ def _check_user_and_password(value: SecretStr) -> SecretStr:
         message = "user:password is needed, both not empty"
         raise ValueError(message)
     return value
+
+
+def _read_accounts(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    # Lines suit a file, a list a variable. A password may begin with a bracket, a name may not.
+    return _read_list(text) if text.startswith("[") else tuple(filter(None, text.splitlines()))
+
+
+def _check_names(accounts: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    names = [account.get_secret_value().partition(":")[0] for account in accounts]
+    if len(set(names)) < len(names):
+        message = "a user is named twice"
+        raise ValueError(message)
+    return accounts
+
+
+def _read_emails(value: Any) -> Any:
+    emails = value.replace(",", " ").split() if isinstance(value, str) else value
+    for email in emails if isinstance(emails, list | tuple) else ():
+        if not _EMAIL.fullmatch(str(email)):
+            message = "e-mail addresses are needed, with commas or spaces between"
+            raise ValueError(message)
+    return emails
 
 
 def _read_list(value: Any) -> Any:
@@ -148,6 +175,14 @@ OwnerLimits = Annotated[
 
 UserAndPassword = Annotated[SecretStr, AfterValidator(_check_user_and_password)]
 """As in HTTP's Basic authentication."""
+
+UsersAndPasswords = Annotated[
+    tuple[UserAndPassword, ...], BeforeValidator(_read_accounts), AfterValidator(_check_names)
+]
+"""Several of them: one a line, or as a JSON list."""
+
+Emails = Annotated[tuple[str, ...], BeforeValidator(_read_emails)]
+"""E-mail addresses, with commas or spaces between."""
 
 ScheduleTimes = Annotated[dict[str, When | None], BeforeValidator(_read_times)]
 """Times of periodic jobs by name, none for one that is off; in a variable `job=time; job=off`."""

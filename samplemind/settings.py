@@ -41,11 +41,12 @@ from samplemind.search.languages import TextConfiguration
 from samplemind.secret_files import names_a_file, read_secret_files
 from samplemind.setting_types import (
     BackupKeys,
+    Emails,
     FernetKey,
     FernetKeys,
     OwnerLimits,
     ScheduleTimes,
-    UserAndPassword,
+    UsersAndPasswords,
     url_of,
 )
 
@@ -53,6 +54,9 @@ PREFIX = "SAMPLEMIND_"
 
 # Pydantic's words for a variable that names no setting, and for one that names a whole group.
 _UNKNOWN = ("extra_forbidden", "model_type")
+
+
+_LEAST_SECRET = 32
 
 
 class LogFormat(StrEnum):
@@ -387,23 +391,96 @@ class BackupSettings(_Group):
     )
 
 
+class OAuthProvider(StrEnum):
+    """Who tells the console who somebody is."""
+
+    GOOGLE = "google"
+    GITHUB = "github"
+    GITLAB = "gitlab"
+    OKTA = "okta"
+
+
 class ConsoleSettings(_Group):
     """The operators' console (Flower)."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address that the console listens on")
     port: int = Field(0, ge=0, le=65535, description="port of the console; 0: a free one")
-    basic_auth: UserAndPassword | None = Field(
-        None, description="user:password of the console; needed on any but a loopback address"
+    basic_auth: UsersAndPasswords = Field(
+        (), description="user:password of operators, one a line or as a JSON list"
+    )
+    basic_auth_viewers: UsersAndPasswords = Field(
+        (), description="user:password of those who may only look, in the same form"
+    )
+    oauth_provider: OAuthProvider | None = Field(
+        None, description="google, github, gitlab or okta, in place of passwords"
+    )
+    oauth_key: str | None = Field(None, description="client id that the provider gave out")
+    oauth_secret: SecretStr | None = Field(None, description="client secret beside it")
+    oauth_redirect_uri: str | None = Field(
+        None, description="https://…/login of this console, as the provider knows it"
+    )
+    oauth_operators: Emails = Field((), description="e-mail addresses of operators")
+    oauth_viewers: Emails = Field((), description="e-mail addresses of those who may only look")
+    cookie_secret: SecretStr | None = Field(
+        None,
+        description="32 characters or more that sign cookies; none: made once, kept in the home",
+    )
+    metrics_token: SecretStr | None = Field(
+        None, description="token that /metrics and /healthcheck of the console take from a scraper"
+    )
+    behind_proxy: bool = Field(
+        False, description="a proxy is in front that sets X-Real-IP and X-Scheme, and is trusted"
     )
 
     @model_validator(mode="after")
     def _open_on_loopback_only(self) -> "ConsoleSettings":
-        if self.host not in ("127.0.0.1", "::1", "localhost") and self.basic_auth is None:
+        loopback = self.host in ("127.0.0.1", "::1", "localhost")
+        if not (loopback or self.basic_auth or self.oauth_provider):
             message = (
                 f"console.host {self.host} is reachable from elsewhere: set "
                 f"{PREFIX}CONSOLE_BASIC_AUTH=user:password as well"
             )
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _everybody_has_one_role(self) -> "ConsoleSettings":
+        operators, viewers = (
+            {account.get_secret_value().partition(":")[0] for account in accounts}
+            for accounts in (self.basic_auth, self.basic_auth_viewers)
+        )
+        if operators & viewers or set(self.oauth_operators) & set(self.oauth_viewers):
+            message = "a user of the console is an operator and a viewer: keep one of the two"
+            raise ValueError(message)
+        if viewers and not operators:
+            message = f"without {PREFIX}CONSOLE_BASIC_AUTH nobody could act: name an operator too"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _oauth_is_whole(self) -> "ConsoleSettings":
+        parts = (self.oauth_key, self.oauth_secret, self.oauth_redirect_uri)
+        if self.oauth_provider is None:
+            if any(parts) or self.oauth_operators or self.oauth_viewers:
+                message = f"OAuth needs {PREFIX}CONSOLE_OAUTH_PROVIDER"
+                raise ValueError(message)
+        elif not (all(parts) and self.oauth_operators):
+            message = "OAuth needs oauth_key, oauth_secret, oauth_redirect_uri, oauth_operators"
+            raise ValueError(message)
+        elif self.basic_auth:
+            message = "the console takes passwords or OAuth, not both"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_are_long(self) -> "ConsoleSettings":
+        for name, secret in (
+            ("cookie_secret", self.cookie_secret),
+            ("metrics_token", self.metrics_token),
+        ):
+            if secret is not None and len(secret.get_secret_value()) < _LEAST_SECRET:
+                message = f"console.{name} needs at least {_LEAST_SECRET} characters"
+                raise ValueError(message)
         return self
 
 

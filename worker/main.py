@@ -71,7 +71,7 @@ def _run_celery(role: Role, settings: Settings, extra: list[str]) -> None:
 
 
 def _run_console(settings: Settings) -> None:
-    from worker.console import serve
+    from worker.console.server import serve
 
     serve(settings)
 

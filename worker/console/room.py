@@ -1,0 +1,245 @@
+"""What the rooms of the console are made of: pages, data and actions.
+
+    class BatchesPage(Page):
+        template, room = "batches.html", "batches"
+        def panels(self) -> dict[str, Panel]: …
+
+    class CancelBatch(Action):
+        action, resource_kind = "console.cancel_batch", "batch"
+        async def act(self, batch_id: str) -> Outcome: …
+
+A page is whole HTML, which the browser fetches again every few seconds and takes over where it
+differs. An action is a form: it asks first, is done once, and leads back to where it was pressed
+with a line that says what happened. Both work without a script.
+
+Invariant: an action is done by an operator only, after a question, and is in the audit log however
+it ends.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from flower.views.auth import is_safe_redirect
+from tornado.web import HTTPError
+
+from samplemind.connections.resources import Connections
+from samplemind.errors import NotFoundError, SampleMindError
+from samplemind.models.audit_log import AuditOutcome
+from worker.console import audit
+from worker.console.guard import Guarded
+from worker.console.reading import Panel, Reading
+
+_NOTICE = "notice"
+_NOTICE_LIFE_DAYS = 1 / 1440
+_LONGEST_NOTICE = 700
+_CONFIRMED = "confirmed"
+_HIDDEN = ("_xsrf", "next", _CONFIRMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A place in the navigation: its path, its name, and what answers below it."""
+
+    path: str
+    title: str
+    handlers: tuple[tuple[str, type[Guarded]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an action did, in words for whoever asked for it."""
+
+    message: str
+    ok: bool = True
+    details: Mapping[str, Any] = field(default_factory=dict)
+    resource_id: str | None = None
+
+
+class RoomHandler(Guarded):
+    """A handler of ours."""
+
+    audited: ClassVar[bool] = False
+
+    @property
+    def connections(self) -> Connections:
+        """The console's connections to the stores."""
+        found: Connections = self.application.connections
+        return found
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a field of the form or the query as it was typed (templates escape it)."""
+        return str(self.get_argument(name, default, escape=False) or default)
+
+    def whole(self, name: str, default: int, *, least: int, most: int) -> int:
+        """Return a number of the query within its bounds; what is none is the default."""
+        given = self.text(name)
+        return min(most, max(least, int(given))) if given.isdecimal() else default
+
+
+class Page(RoomHandler):
+    """A page of panels; subclasses name their template and say what is read.
+
+    Attributes:
+        template: below `templates/`.
+        room: the path of its room, which the navigation shows as the present one.
+        renewed_s: seconds after which a browser that shows it fetches it again.
+    """
+
+    template: ClassVar[str]
+    room: ClassVar[str]
+    renewed_s: ClassVar[int] = 5
+
+    def panels(self, *arguments: str) -> Mapping[str, Panel]:
+        """Return the panels by the names that the template knows them by."""
+        raise NotImplementedError
+
+    def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
+        """Return what else the template needs: what follows from the readings, no more reading."""
+        return {}
+
+    async def get(self, *arguments: str) -> None:
+        """Read all panels at once and render them; a browser or a program asks."""
+        panels = self.panels(*arguments)
+        board, page = self.application.board, type(self).__name__
+        found = await asyncio.gather(
+            *(board.read((page, name, *panel.key), panel) for name, panel in panels.items())
+        )
+        readings: dict[str, Reading] = dict(zip(panels, found, strict=True))
+        for reading in found:
+            if isinstance(reading.error, NotFoundError):
+                raise HTTPError(404, str(reading.error))
+        self.render(
+            self.template,
+            active_tab=self.room,
+            renewed_s=self.renewed_s,
+            notice=self._take_notice(),
+            here=self.request.uri,
+            **readings,
+            **self.facts(readings),
+        )
+
+    def _take_notice(self) -> dict[str, Any] | None:
+        # What fetches the page anew must not swallow what the next whole page is to say.
+        if "X-Live" in self.request.headers:
+            return None
+        text = self.get_secure_cookie(_NOTICE)
+        if text is None:
+            return None
+        self.clear_cookie(_NOTICE)
+        notice: dict[str, Any] = json.loads(text)
+        return notice
+
+
+class Data(RoomHandler):
+    """An answer in JSON for a script of a page; subclasses read it."""
+
+    async def read(self, *arguments: str) -> Any:
+        """Return what is answered."""
+        raise NotImplementedError
+
+    async def get(self, *arguments: str) -> None:
+        """Answer, or say what is wrong."""
+        self.set_header("Content-Type", "application/json")
+        try:
+            self.write(json.dumps(await self.read(*arguments), default=str))
+        except NotFoundError as error:
+            raise HTTPError(404, str(error)) from error
+        except SampleMindError as error:
+            raise HTTPError(503, str(error)) from error
+
+
+class Action(RoomHandler):
+    """Something that an operator does; subclasses do it.
+
+    Attributes:
+        action: its name in the audit log, `console.verb_thing`.
+        resource_kind: what it is done to.
+        question: asked where no script asked before.
+        wants_reason: a reason must be given with it.
+    """
+
+    action: ClassVar[str]
+    resource_kind: ClassVar[str]
+    question: ClassVar[str] = "Shall this be done?"
+    wants_reason: ClassVar[bool] = False
+
+    async def act(self, *arguments: str) -> Outcome:
+        """Do it.
+
+        Raises:
+            SampleMindError: it could not be done; the message says why.
+        """
+        raise NotImplementedError
+
+    async def post(self, *arguments: str) -> None:
+        """Ask, unless that was done; act; write it down; say what happened."""
+        if not self.text(_CONFIRMED):
+            self._ask()
+            return
+        try:
+            outcome = await self.act(*arguments)
+        except SampleMindError as error:
+            outcome = Outcome(str(error), ok=False)
+        self.application.board.forget()
+        kept = await self._record(outcome, *arguments)
+        if not kept:
+            missing = " The audit log did not answer: this console's log has the entry."
+            outcome = Outcome(outcome.message + missing, outcome.ok)
+        self._answer(outcome)
+
+    async def denied(self) -> None:
+        """Tell the audit log that somebody tried what they may not."""
+        await self._record(Outcome("denied"), *self.path_args, outcome_kind=AuditOutcome.DENIED)
+
+    def _ask(self) -> None:
+        fields = [
+            (name, value)
+            for name in self.request.body_arguments
+            if name not in _HIDDEN
+            for value in self.get_body_arguments(name, strip=False)
+        ]
+        self.render(
+            "confirm.html",
+            active_tab="",
+            renewed_s=0,
+            notice=None,
+            here=self.request.uri,
+            question=self.question,
+            wants_reason=self.wants_reason,
+            fields=[(name, value) for name, value in fields if name != "reason"],
+            next=self._next(),
+        )
+
+    def _record(
+        self, outcome: Outcome, *arguments: str, outcome_kind: AuditOutcome | None = None
+    ) -> Any:
+        came_out = AuditOutcome.SUCCESS if outcome.ok else AuditOutcome.FAILED
+        return audit.record(
+            self.connections,
+            self.action,
+            by=self.user.name if self.user else "nobody",
+            resource_kind=self.resource_kind,
+            resource_id=outcome.resource_id or (arguments[0] if arguments else None),
+            outcome=outcome_kind or came_out,
+            address=self.request.remote_ip,
+            details={**outcome.details, "message": outcome.message},
+        )
+
+    def _answer(self, outcome: Outcome) -> None:
+        if "application/json" in self.request.headers.get("Accept", ""):
+            self.set_status(200 if outcome.ok else 409)
+            self.write({"ok": outcome.ok, "message": outcome.message, **outcome.details})
+            return
+        shown = outcome.message[:_LONGEST_NOTICE]
+        text = json.dumps({"ok": outcome.ok, "message": shown}, ensure_ascii=False)
+        self.set_secure_cookie(
+            _NOTICE, text, expires_days=_NOTICE_LIFE_DAYS, httponly=True, samesite="Strict"
+        )
+        self.redirect(self._next(), status=303)
+
+    def _next(self) -> str:
+        target = self.text("next", "/overview")
+        return target if is_safe_redirect(target) else "/overview"

@@ -1,0 +1,64 @@
+// Draws what an element's data-chart holds: {x: [Unix seconds], series: [{label, values}], unit}.
+// It draws anew when the attribute, the width or the theme changes.
+(function () {
+  "use strict";
+
+  var COLOURS = {
+    light: ["#2563eb", "#237a3b", "#a15c00", "#9333ea", "#0e7490", "#b42318"],
+    dark: ["#60a5fa", "#63c47a", "#e4a44b", "#c084fc", "#22d3ee", "#ff7b72"]
+  };
+  var drawn = new WeakMap();
+
+  function theme() {
+    return document.documentElement.getAttribute("data-bs-theme") === "dark" ? "dark" : "light";
+  }
+
+  function options(host, data) {
+    var style = window.getComputedStyle(document.body);
+    var ink = style.color;
+    var line = window.getComputedStyle(host).getPropertyValue("--bs-border-color");
+    var axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+    var colours = COLOURS[theme()];
+    return {
+      width: host.clientWidth,
+      height: 168,
+      tzDate: function (seconds) { return uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"); },
+      scales: { y: { range: function (u, low, high) { return [0, Math.max(high * 1.1, 1)]; } } },
+      axes: [axis, Object.assign({ size: 56 }, axis)],
+      cursor: { y: false },
+      legend: { live: true },
+      series: [{ label: "UTC" }].concat(data.series.map(function (each, index) {
+        return {
+          label: each.label,
+          stroke: colours[index % colours.length],
+          width: 1.75,
+          spanGaps: false,
+          value: function (u, value) {
+            return value === null ? "–" : value.toLocaleString() + (data.unit ? " " + data.unit : "");
+          }
+        };
+      }))
+    };
+  }
+
+  function draw(host) {
+    if (!window.uPlot) { return; }
+    var text = host.getAttribute("data-chart");
+    var key = text + theme() + host.clientWidth;
+    var before = drawn.get(host);
+    if (before && before.key === key) { return; }
+    var data = JSON.parse(text);
+    if (before) { before.plot.destroy(); }
+    var columns = [data.x].concat(data.series.map(function (each) { return each.values; }));
+    drawn.set(host, { key: key, plot: new uPlot(options(host, data), columns, host) });
+  }
+
+  function drawAll() { document.querySelectorAll("[data-chart]").forEach(draw); }
+
+  document.addEventListener("samplemind:renewed", drawAll);
+  window.addEventListener("resize", drawAll);
+  new MutationObserver(drawAll).observe(document.documentElement, {
+    attributes: true, attributeFilter: ["data-bs-theme"]
+  });
+  drawAll();
+}());
