@@ -166,8 +166,9 @@ def _default(field: FieldInfo) -> str:
 def _relations() -> Iterator[str]:
     """Yield what is checked between settings, as the checks themselves say in their docstrings."""
     yield "## What must fit what\n"
-    groups = [group for field in Settings.model_fields.values() if (group := _group(field))]
-    for group in [*groups, Settings]:
+    trees: list[type[BaseModel]] = [Settings]
+    trees[:0] = [group for field in Settings.model_fields.values() if (group := _group(field))]
+    for group in trees:
         for check in group.__pydantic_decorators__.model_validators.values():
             text = " ".join((getattr(check.func, "__doc__", None) or "").split())
             for sentence in re.split(r"(?<=\.)\s+", text):
