@@ -24,14 +24,15 @@ AREAS = (
     "audio",
     "stack",
     "pipeline",
+    "capacity",
+    "jobs",
+    "batches",
     "search",
     "maintenance",
     "backup",
     "streams",
-    "batches",
     "cache",
 )
-AREAS = ("audio", "stack", "pipeline", "jobs", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
