@@ -267,6 +267,7 @@ class SearchSettings(_Group):
 
     @model_validator(mode="after")
     def _graph_is_buildable(self) -> "SearchSettings":
+        """`search.hnsw_ef_construction` is at least twice `search.hnsw_m`."""
         if self.hnsw_ef_construction < 2 * self.hnsw_m:
             message = "search.hnsw_ef_construction must be at least twice search.hnsw_m"
             raise ValueError(message)
@@ -336,6 +337,11 @@ class StorageSettings(_Group):
 
     @model_validator(mode="after")
     def _place_is_named(self) -> "StorageSettings":
+        """`storage.bucket` is set unless `storage.kind` is `local`.
+
+        `storage.access_key` and `storage.secret_key` are set together or not at all.
+        `storage.endpoint` holds no credentials.
+        """
         if self.kind is not StorageKind.LOCAL and self.bucket is None:
             message = f"storage.kind {self.kind} needs {PREFIX}STORAGE_BUCKET"
             raise ValueError(message)
@@ -434,6 +440,7 @@ class ConsoleSettings(_Group):
 
     @model_validator(mode="after")
     def _open_on_loopback_only(self) -> "ConsoleSettings":
+        """`console.basic_auth` or OAuth is set unless `console.host` is a loopback address."""
         loopback = self.host in ("127.0.0.1", "::1", "localhost")
         if not (loopback or self.basic_auth or self.oauth_provider):
             message = (
@@ -547,6 +554,7 @@ class RetentionSettings(_Group):
 
     @model_validator(mode="after")
     def _open_letters_outlast_closed_ones(self) -> Self:
+        """`retention.open_letters_days` is more than `retention.dead_letters_days`."""
         if self.open_letters_days <= self.dead_letters_days:
             message = "open_letters_days must be more than dead_letters_days: nobody saw them yet"
             raise ValueError(message)
@@ -615,6 +623,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _limits_fit_each_other(self) -> "Settings":
+        """`broker.lease_s` is at least three times `broker.lease_renewal_s`.
+
+        `worker.soft_time_limit_s` is less than `worker.time_limit_s`. `batch.claim_s` is at least
+        three times `mongo.timeout_ms`. `audio.window_s` is not more than `audio.max_duration_s`.
+        """
         faults = [
             message
             for wrong, message in (
