@@ -39,7 +39,7 @@ from samplemind.backup.objects import ObjectReader, object_key
 from samplemind.backup.postgres_tools import Server
 from samplemind.backup.proof import verify_decoded, verify_restored
 from samplemind.backup.pruning import Pruned, prune
-from samplemind.backup.readers import tell_readers
+from samplemind.backup.readers import require_no_workers, tell_readers
 from samplemind.backup.recovery import Recovery, recovered, unpack
 from samplemind.backup.restore import (
     Choice,
@@ -157,6 +157,7 @@ class DatabaseBackup:
         mongo_into: str | None = None,
         choice: Choice | None = None,
         safety_backup: bool = True,
+        beside_workers: bool = False,
         control: Control | None = None,
     ) -> RestoreReport:
         """Restore a backup; none: the newest good one.
@@ -168,14 +169,21 @@ class DatabaseBackup:
             mongo_into: the same of MongoDB; none: `into`, or else the platform's own.
             choice: what to restore, and whether to drop what is there.
             safety_backup: back up what is about to be dropped.
+            beside_workers: replace the platform's own stores although workers run: what they
+                write until the switch is lost, and what they do then is of both times.
             control: cancellation and progress.
 
         Raises:
-            ConflictError: the target holds something and nobody said to drop it.
+            ConflictError: the target holds something and nobody said to drop it, or workers run.
+            InvalidInputError: some tables were chosen, and all were to be dropped for them.
             NotFoundError: there is no such backup, table or collection.
         """
         chosen = choice or Choice()
         control = control or self.control()
+        if into is None and mongo_into is None:
+            _require_whole(chosen)
+            if not beside_workers:
+                require_no_workers(self.settings.broker)
         with self._destination() as destination:
             manifest = self._manifest(destination.catalog, backup_id, _RESTORABLE)
             reader = _reader(destination.catalog, manifest)
@@ -518,6 +526,15 @@ def actor() -> str:
     except (KeyError, OSError):  # an account without a name, as in some containers
         name = f"uid {os.geteuid()}"
     return f"{name}@{os.uname().nodename}"
+
+
+def _require_whole(choice: Choice) -> None:
+    if choice.drop and choice.tables:
+        message = (
+            "some tables cannot take the place of all: restore them into another database (--into)"
+            " and copy from there"
+        )
+        raise InvalidInputError(message)
 
 
 def _reader(catalog: Catalog, manifest: Manifest) -> ObjectReader:

@@ -134,8 +134,11 @@ def drill(backup_id: str | None, within: float, seed: int | None, as_json: bool)
 @click.option("--into", metavar="DATABASE", help="Another database of the same servers.")
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
 @click.option("--collection", "collections", multiple=True, help="Only this collection; likewise.")
-@click.option("--drop", is_flag=True, help="Drop what is there first, after a safety backup.")
+@click.option("--drop", is_flag=True, help="Replace what is there, after a safety backup of it.")
 @click.option("--no-safety-backup", is_flag=True, help="Do not back up what --drop drops.")
+@click.option(
+    "--beside-workers", is_flag=True, help="Although workers run, whose writes are lost meanwhile."
+)
 @click.option("--defer-indexes", is_flag=True, help="Take traffic before vector indexes are built.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
@@ -148,6 +151,7 @@ def restore(
     collections: tuple[str, ...],
     drop: bool,
     no_safety_backup: bool,
+    beside_workers: bool,
     defer_indexes: bool,
     jobs: int,
     yes: bool,
@@ -156,8 +160,9 @@ def restore(
 ) -> None:
     """Restore a backup, by default the newest good one, into an empty database.
 
-    With --drop into the platform's own databases, stop the workers before: what they write
-    meanwhile would stand in the way.
+    With --drop, everything is restored beside what is there and takes its place when it is whole;
+    until then nothing is touched. Restoring over the platform's own databases is refused while
+    workers run.
 
     Example: samplemind backup restore --into samplemind_check
     """
@@ -183,6 +188,7 @@ def restore(
             into=into,
             choice=choice,
             safety_backup=not no_safety_backup,
+            beside_workers=beside_workers,
             control=control,
         )
     if not as_json:
