@@ -17,7 +17,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.cache.cached import Policy
-from samplemind.cache.invalidation import COLLECTIONS, INDEX, owner_tag
+from samplemind.cache.invalidation import (
+    COLLECTIONS,
+    GENERATION,
+    INDEX,
+    PUBLISHED,
+    owner_tag,
+)
 from samplemind.cache.keys import key
 from samplemind.cache.popularity import Popularity
 from samplemind.cache.questions import LIMIT, Question, Search, question, read_question
@@ -276,9 +282,21 @@ def _tags(asked: Question) -> tuple[str, ...]:
 
 
 def _view(filters: Filters) -> tuple[str, ...]:
-    """Return the tags of what the filters may show: an owner's own files, or any."""
-    files = INDEX if filters.owner_id is None else owner_tag(filters.owner_id)
-    return (files,) if filters.everything else (files, COLLECTIONS)
+    """Return the tags of what the filters may show, as `Filters.visible` has it.
+
+    A file that is not in view can change nothing but statistics of words, so a write to it leaves
+    the answer valid.
+    """
+    owner, viewer = filters.owner_id, filters.viewer_id
+    if owner is not None:
+        alone = filters.everything or owner == viewer
+        shown: tuple[str, ...] = (owner_tag(owner), *(() if alone else (COLLECTIONS,)))
+    elif filters.everything:
+        shown = (INDEX,)
+    else:
+        own = (owner_tag(viewer),) if viewer is not None else ()
+        shown = (owner_tag(None), *own, PUBLISHED, COLLECTIONS)
+    return (GENERATION, *shown)
 
 
 def _stored(results: Results) -> list[Any]:

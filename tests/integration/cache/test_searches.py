@@ -1,12 +1,13 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import delete, update
 
 from samplemind.cache.cached import ComputedCache, Policy
 from samplemind.cache.invalidation import (
@@ -23,12 +24,16 @@ from samplemind.cache.warming import warm
 from samplemind.connections.resources import Connections
 from samplemind.errors import CommitOutcomeUnknownError, InvalidInputError
 from samplemind.ids import new_id
+from samplemind.models.search_document import SearchDocument
+from samplemind.models.user import User
 from samplemind.repositories.collections import AudioCollectionRepository
 from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, KeyMatch, Period, Range
 from samplemind.search.fusion import Fusion
 from samplemind.search.indexer import delete_files, drain, index_files
+from samplemind.search.journal import record_changes
 from samplemind.search.nearest import Metric
+from samplemind.search.rebuild import rebuild_index
 from samplemind.search.results import Results
 from tests.library import add_file, change_vector, delete_file, unit_vector
 
@@ -149,6 +154,108 @@ async def test_a_collection_that_changes_shows_at_once_and_only_to_who_may_see(
     async with connections.postgres.session() as session:
         await AudioCollectionRepository(session).remove_files(collection.id, [file.id])
     assert (await searches.search_audio_files("kick", filters=stranger)).total == 0
+
+
+async def _publish(connections: Connections, owner_id: UUID, files: Sequence[UUID]) -> None:
+    async with connections.postgres.session() as session:
+        collections = AudioCollectionRepository(session)
+        made = await collections.add(owner_id, "shown to all", is_public=True)
+        await collections.add_files(made.id, files)
+
+
+async def test_a_private_file_leaves_the_searches_of_those_who_cannot_see_it(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    uploader, other = new_id(), new_id()
+    await index_files(connections, [(await add_file("/pack/kick.wav")).id])
+    stranger, another = Filters(), Filters(viewer_id=other)
+    own, operator = Filters(viewer_id=uploader), ALL
+    for view in (stranger, another, own, operator):
+        assert (await searches.search_audio_files("kick", filters=view)).total == 1
+
+    await index_files(connections, [(await add_file("/my/kick.wav", owner_id=uploader)).id])
+
+    before = _computed(connections)
+    for view in (stranger, another):
+        assert (await searches.search_audio_files("kick", filters=view)).total == 1
+    assert _computed(connections) == before
+    for view in (own, operator):
+        assert (await searches.search_audio_files("kick", filters=view)).total == 2
+
+
+async def test_a_published_file_that_changes_shows_to_everybody_at_once(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id, title="old kick")
+    await index_files(connections, [file.id])
+    await _publish(connections, owner.id, [file.id])
+    views = [Filters(), Filters(viewer_id=new_id()), Filters(owner_id=owner.id)]
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"old kick"}
+    await file.set({"revision": 2, "title": "new kick"})
+    await index_files(connections, [file.id])
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"new kick"}
+
+
+async def test_a_file_that_is_published_while_it_is_indexed_is_not_stale_for_anybody(
+    connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id, title="old kick")
+    await index_files(connections, [file.id])
+    await file.set({"revision": 2, "title": "new kick"})
+
+    async def publish_first(session: Any, ids: Any) -> None:
+        await _publish(connections, owner.id, [file.id])
+        assert _titles(await searches.search_audio_files("kick")) == {"old kick"}
+        await record_changes(session, ids)
+
+    monkeypatch.setattr("samplemind.search.indexer.record_changes", publish_first)
+    await index_files(connections, [file.id])
+    assert _titles(await searches.search_audio_files("kick")) == {"new kick"}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_account_that_is_deleted_takes_its_collections_out_of_sight_at_once(
+    connections: Connections, searches: CachedSearch, at_once: bool
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id)
+    await index_files(connections, [file.id])
+    await _publish(connections, owner.id, [file.id])
+    assert (await searches.search_audio_files("kick")).total == 1
+    assert len(await public_collections(connections)) == 1
+
+    async with connections.postgres.session() as session:
+        if at_once:
+            await session.execute(delete(User).where(User.id == owner.id))
+        else:
+            await session.delete(await UserRepository(session).get(owner.id))
+
+    assert (await searches.search_audio_files("kick")).total == 0
+    assert await public_collections(connections) == []
+
+
+async def test_no_result_is_stale_after_the_index_was_made_anew(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    owner = new_id()
+    file = await add_file("/pack/kick.wav", owner_id=owner, title="dark kick")
+    await index_files(connections, [file.id])
+    drifted = update(SearchDocument).values(title="wrong kick")
+    async with connections.postgres.session() as session:
+        await session.execute(drifted)
+    views = [ALL, Filters(viewer_id=owner), Filters(owner_id=owner, viewer_id=owner)]
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"wrong kick"}
+    await rebuild_index(connections)
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"dark kick"}
 
 
 async def test_a_refused_search_is_told_and_not_cached(searches: CachedSearch) -> None:
