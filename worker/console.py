@@ -15,8 +15,8 @@ from flower.urls import settings as flower_settings
 
 from samplemind.log import get_logger
 from samplemind.settings import Settings
-from worker import schedule_metrics
 from worker.app import app
+from worker.metrics import exporter
 from worker.roles import run_directory
 
 _SAVE_MS = 30_000
@@ -31,7 +31,7 @@ def serve(settings: Settings) -> None:
     app.conf.imports = ()
     console = Flower(capp=app, options=default_options, **flower_settings)
     port = console.start_http_server()
-    schedule_metrics.start(settings)
+    exporter.start(settings)
     atexit.register(console.stop)
     signal.signal(signal.SIGTERM, _exit)
     _log.info("console_ready", host=settings.console.host, port=port)

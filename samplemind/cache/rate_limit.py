@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from samplemind.cache import counts
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.errors import InvalidInputError
 from samplemind.models.api_key import ApiKey
@@ -170,6 +171,8 @@ class RateLimitCache:
             wait = nothing if allowed else timedelta(seconds=1)
             return Decision(allowed, 0, wait, nothing, known=False)
         allowed, remaining, retry_us, reset_us = answer
+        if not allowed:
+            self._cache.counts.add(counts.RATE_LIMITED)
         return Decision(
             bool(allowed),
             max(0, int(remaining)),
