@@ -232,16 +232,16 @@ WAL_ARCHIVED = _read(
     "When the job that archives WAL last succeeded; absent where no archive was begun",
 )
 BEAT_LEADS = _read("samplemind_beat_leads", "1 where a beat holds the lease")
-PERIODIC_OVERDUE = _read("samplemind_periodic_overdue", "1 where a periodic job is overdue", "job")
-PERIODIC_FAILING = _read("samplemind_periodic_failing", "1 where its last run failed", "job")
+PERIODIC_OVERDUE = _read("samplemind_periodic_overdue", "1 where a periodic job is overdue", "task")
+PERIODIC_FAILING = _read("samplemind_periodic_failing", "1 where its last run failed", "task")
 PERIODIC_LATE = _read(
-    "samplemind_periodic_late_seconds", "How long its last slot has not been started", "job"
+    "samplemind_periodic_late_seconds", "How long its last slot has not been started", "task"
 )
 PERIODIC_SECONDS = _read(
-    "samplemind_periodic_last_run_seconds", "How long its last run took", "job"
+    "samplemind_periodic_last_run_seconds", "How long its last run took", "task"
 )
 PERIODIC_STARTED = _read(
-    "samplemind_periodic_last_started_timestamp_seconds", "When its last run was started", "job"
+    "samplemind_periodic_last_started_timestamp_seconds", "When its last run was started", "task"
 )
 DISK_FREE = _read("samplemind_disk_free_bytes", "Free space where the platform writes", "place")
 DISK_SIZE = _read("samplemind_disk_size_bytes", "Size of that file system", "place")

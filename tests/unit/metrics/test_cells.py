@@ -96,5 +96,6 @@ def test_names_follow_the_conventions() -> None:
     for metric in METRICS:
         assert metric.name.startswith("samplemind_")
         assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
-        assert not {"id", "job_id", "owner", "path", "le"} & set(metric.labels)
+        # `job` and `instance` are what Prometheus itself puts on every series.
+        assert not {"id", "job_id", "owner", "path", "le", "job", "instance"} & set(metric.labels)
         assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
