@@ -570,6 +570,53 @@ class LogSettings(_Group):
     )
 
 
+class MetricsSettings(_Group):
+    """Figures for Prometheus: the console's process reads the stores and serves what they say."""
+
+    enabled: bool = Field(True, description="whether the console's process serves figures")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address that /metrics and /healthcheck listen on"
+    )
+    port: int = Field(
+        0, ge=0, le=65535, description="port of it; 0: a free one, which the log names"
+    )
+    token: SecretStr | None = Field(
+        None, description="bearer token that /metrics asks for, here and of workers; none: no token"
+    )
+    pace_s: int = Field(
+        15, ge=1, le=600, description="seconds between two readings; of backups four times as many"
+    )
+
+    def bearer(self) -> str | None:
+        """Return the token as it is compared; none: no token is asked for."""
+        return None if self.token is None else self.token.get_secret_value()
+
+
+class TracingSettings(_Group):
+    """Traces, sent by OTLP over HTTP; needs the extra `tracing`."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="receiver of traces (http://collector:4318); none: no traces",
+    )
+    headers: SecretStr | None = Field(
+        None, description="name=value, … that the receiver asks for, such as a token"
+    )
+    share: float = Field(1.0, ge=0, le=1, description="share of the traces begun here that is sent")
+
+    def traces_url(self) -> str:
+        """Return where traces are posted to: a bare address gets the protocol's own path."""
+        endpoint = (self.endpoint or "").rstrip("/")
+        return endpoint if endpoint.count("/") > 2 else f"{endpoint}/v1/traces"
+
+    def header_fields(self) -> dict[str, str]:
+        """Return the headers by name."""
+        text = self.headers.get_secret_value() if self.headers else ""
+        pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 class Settings(BaseSettings):
     """The whole tree; make one with `load_settings` or `get_settings`."""
 
@@ -605,6 +652,8 @@ class Settings(BaseSettings):
     maintenance: MaintenanceSettings = MaintenanceSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @classmethod
     def settings_customise_sources(

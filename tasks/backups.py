@@ -94,9 +94,10 @@ def prune() -> dict[str, Any]:
 
 
 @app.task(base=Job, name=ArchiveWal.job_name)
-def archive_wal() -> None:
+def archive_wal() -> dict[str, Any] | None:
     """Bring the WAL into the store, where an archive was begun."""
-    _backup().archive_wal()
+    report = _backup().archive_wal()
+    return None if report is None else dataclasses.asdict(report)
 
 
 def _backup() -> DatabaseBackup:

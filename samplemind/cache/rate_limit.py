@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from samplemind.cache import counts
 from samplemind.cache.lane import Script
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.errors import InvalidInputError
@@ -169,6 +170,8 @@ class RateLimitCache:
             wait = nothing if allowed else timedelta(seconds=1)
             return Decision(allowed, 0, wait, nothing, known=False)
         allowed, remaining, retry_us, reset_us = answer
+        if not allowed:
+            self._cache.counts.add(counts.RATE_LIMITED)
         return Decision(
             bool(allowed),
             max(0, int(remaining)),

@@ -30,7 +30,7 @@ from samplemind.cache.invalidation import (
 )
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.connections.mongo import Fields, connect_mongo, translating_errors
-from samplemind.connections.postgres import ConnectionPool, init_connection_pool
+from samplemind.connections.postgres import ConnectionPool, PoolCounts, init_connection_pool
 from samplemind.connections.redis import connect_redis
 from samplemind.documents import DOCUMENTS
 from samplemind.endpoints import Store
@@ -76,6 +76,10 @@ class Connections:
             self._postgres = self._make_pool()
             self._closers.append(self._postgres.aclose)
         return self._postgres
+
+    def pool_counts(self) -> PoolCounts | None:
+        """Return what the pool has counted so far; none where it was not opened."""
+        return None if self._postgres is None else self._postgres.counts()
 
     async def documents(self) -> AsyncDatabase[Fields]:
         """Return the document database, with every document model bound to it.
