@@ -18,7 +18,7 @@ state and epoch that were counted. Nothing here knows Celery.
 from samplemind.batches.callbacks import send_callback, send_callbacks
 from samplemind.batches.chunks import Analyzer, ChunkReport, analyze_chunk
 from samplemind.batches.claims import Claim, ClaimedItem, claim, extend, release
-from samplemind.batches.counting import Progress, progress
+from samplemind.batches.counting import Progress, progress, progress_of
 from samplemind.batches.feeding import HandedOut, feed, feed_all, hand_out
 from samplemind.batches.kind import Kind, Work, add_kind, find_kind, kind_names
 from samplemind.batches.lifecycle import (
@@ -67,6 +67,7 @@ __all__ = [
     "pause",
     "plan",
     "progress",
+    "progress_of",
     "record",
     "release",
     "republish",

@@ -3,7 +3,7 @@
 Invariant: the counts add up to the total. While the batch runs they are counted from its items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -57,6 +57,18 @@ async def progress(connections: Connections, batch_id: UUID) -> Progress:
     if counts is None:
         counts = await BatchItemRepository().count_by_state(batch_id)
     return measure_progress(job, counts, datetime.now(UTC))
+
+
+async def progress_of(connections: Connections, jobs: Sequence[BatchJob]) -> list[Progress]:
+    """Count the items of several batches, in one round trip, and in the order given."""
+    await connections.documents()
+    running = [job.id for job in jobs if job.counts is None]
+    counted = await BatchItemRepository().count_many_by_state(running) if running else {}
+    now = datetime.now(UTC)
+    return [
+        measure_progress(job, counted[job.id] if job.counts is None else job.counts, now)
+        for job in jobs
+    ]
 
 
 def measure_progress(job: BatchJob, counts: Mapping[str, int], now: datetime) -> Progress:

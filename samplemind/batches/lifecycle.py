@@ -100,10 +100,11 @@ async def complete_cancellation(batch_id: UUID) -> None:
 
 
 async def failed_items(
-    connections: Connections, batch_id: UUID, *, limit: int = 1000
+    connections: Connections, batch_id: UUID, *, limit: int = 1000, after: int = -1
 ) -> list[FailedItem]:
-    """Return the files of a batch that failed, in order, at most `limit`."""
+    """Return the files of a batch that failed, in order, at most `limit` beyond number `after`."""
     await connections.documents()
+    found = await BatchItemRepository().list_failed(batch_id, limit=limit, after=after)
     return [
         FailedItem(
             item.seq,
@@ -111,7 +112,7 @@ async def failed_items(
             item.error.code if item.error else "",
             item.error.message if item.error else "",
         )
-        for item in await BatchItemRepository().list_failed(batch_id, limit=limit)
+        for item in found
     ]
 
 

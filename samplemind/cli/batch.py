@@ -17,6 +17,7 @@ from samplemind.batches import (
     kind_names,
     pause,
     progress,
+    progress_of,
     resume,
     retry_failed,
 )
@@ -26,7 +27,7 @@ from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
 from samplemind.errors import ConflictError
-from samplemind.jobs.client import producer, publish_chunks
+from samplemind.jobs.client import feed_batch, producer, publish_chunks
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository
 
@@ -112,7 +113,7 @@ def list_batches(limit: int, as_json: bool) -> None:
     async def work(connections: Connections) -> list[Progress]:
         await connections.documents()
         jobs = await BatchJobRepository().list_newest(limit=limit)
-        return [await progress(connections, job.id) for job in jobs]
+        return await progress_of(connections, jobs)
 
     found = with_connections(work)
     if as_json:
@@ -199,7 +200,7 @@ def resume_batch(batch_id: UUID, as_json: bool) -> None:
 
     async def work(connections: Connections) -> tuple[bool, Progress]:
         resumed = await resume(connections, batch_id)
-        await _feed_batch(connections, batch_id)
+        await feed_batch(connections, batch_id)
         return resumed, await progress(connections, batch_id)
 
     _print_change("resumed", *with_connections(work), as_json)
@@ -244,7 +245,7 @@ def retry(batch_id: UUID, as_json: bool) -> None:
 
     async def work(connections: Connections) -> int:
         retried = await retry_failed(connections, batch_id)
-        await _feed_batch(connections, batch_id)
+        await feed_batch(connections, batch_id)
         return retried
 
     try:
@@ -255,13 +256,6 @@ def retry(batch_id: UUID, as_json: bool) -> None:
         print_json({"id": batch_id, "retried": retried})
     else:
         console.print(f"{retried} files will be tried again: samplemind batch watch {batch_id}")
-
-
-async def _feed_batch(connections: Connections, batch_id: UUID) -> None:
-    await connections.documents()
-    owner_id = (await BatchJobRepository().get(batch_id)).owner_id
-    with producer(connections.settings) as app:
-        await feed(connections, owner_id, partial(publish_chunks, app))
 
 
 def _print_change(done: str, changed: bool, now: Progress, as_json: bool) -> None:

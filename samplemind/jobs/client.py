@@ -496,6 +496,22 @@ def publish_chunks(app: "Celery", handed_out: "Sequence[HandedOut]") -> None:
     )
 
 
+async def feed_batch(connections: "Connections", batch_id: UUID) -> None:
+    """Hand out what goes to the queue now of the batches of this one's owner.
+
+    Raises:
+        NotFoundError: there is no such batch.
+        StoreUnavailableError: a store did not answer; the rescue goes on.
+    """
+    from samplemind.batches.feeding import feed
+    from samplemind.repositories.batch_jobs import BatchJobRepository
+
+    await connections.documents()
+    owner_id = (await BatchJobRepository().get(batch_id)).owner_id
+    with producer(connections.settings) as app:
+        await feed(connections, owner_id, partial(publish_chunks, app))
+
+
 def publish(app: "Celery", payloads: Sequence[Payload], *, ids: Sequence[UUID] = ()) -> None:
     """Publish jobs in one pipeline, with the ids given or fresh ones.
 

@@ -164,22 +164,41 @@ class BatchItemRepository:
 
     async def count_by_state(self, batch_id: UUID) -> dict[str, int]:
         """Return how many items are in each state, every state being named."""
-        counts = {state.value: 0 for state in ItemState}
+        return (await self.count_many_by_state([batch_id]))[batch_id]
+
+    async def count_many_by_state(self, batch_ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+        """Return the same of several batches, in one round trip."""
+        counts = {batch_id: {state.value: 0 for state in ItemState} for batch_id in batch_ids}
         pipeline: list[Fields] = [
-            {"$match": {"batch_id": batch_id}},
-            {"$group": {"_id": "$state", "items": {"$sum": 1}}},
+            {"$match": {"batch_id": {"$in": list(batch_ids)}}},
+            {"$group": {"_id": {"batch": "$batch_id", "state": "$state"}, "items": {"$sum": 1}}},
         ]
         with translating_errors():
             cursor = await self._items().aggregate(pipeline, hint="items_of_batch_by_state")
             async for group in cursor:
-                counts[group["_id"]] = group["items"]
+                counts[group["_id"]["batch"]][group["_id"]["state"]] = group["items"]
         return counts
 
-    async def list_failed(self, batch_id: UUID, *, limit: int) -> list[BatchItem]:
-        """Return the failed items of a batch, in order."""
-        query = BatchItem.find(BatchItem.batch_id == batch_id, BatchItem.state == ItemState.FAILED)
+    async def list_failed(self, batch_id: UUID, *, limit: int, after: int = -1) -> list[BatchItem]:
+        """Return the failed items of a batch beyond the number `after`, in order."""
+        query = BatchItem.find(
+            BatchItem.batch_id == batch_id,
+            BatchItem.state == ItemState.FAILED,
+            BatchItem.seq > after,
+        )
         with translating_errors():
             return await query.sort("seq").limit(limit).to_list()
+
+    async def count_failed_by_code(self, batch_id: UUID) -> dict[str, int]:
+        """Return how many items of a batch failed of what, the most frequent first."""
+        pipeline: list[Fields] = [
+            {"$match": {"batch_id": batch_id, "state": ItemState.FAILED}},
+            {"$group": {"_id": "$error.code", "items": {"$sum": 1}}},
+            {"$sort": {"items": -1, "_id": 1}},
+        ]
+        with translating_errors():
+            cursor = await self._items().aggregate(pipeline, hint="items_of_batch_by_state")
+            return {str(group["_id"]): int(group["items"]) async for group in cursor}
 
     async def count_handed_out(
         self, batch_ids: Sequence[UUID], *, beside: Chunk | None = None

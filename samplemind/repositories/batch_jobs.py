@@ -57,13 +57,26 @@ class BatchJobRepository:
         *,
         owner_id: UUID | None = None,
         state: BatchState | None = None,
+        skip: int = 0,
         limit: int = 50,
     ) -> list[BatchJob]:
         """Return batches, the last submitted first; an owner or state that is None isn't asked."""
         wanted = {"owner_id": owner_id, "state": state}
         query = BatchJob.find({name: value for name, value in wanted.items() if value is not None})
         with translating_errors():
-            return await query.sort("-created_at").limit(limit).to_list()
+            return await query.sort("-created_at").skip(skip).limit(limit).to_list()
+
+    async def count_by_state(self) -> dict[str, int]:
+        """Return how many batches are in each state, every state being named."""
+        counts = {state.value: 0 for state in BatchState}
+        pipeline: list[Fields] = [{"$group": {"_id": "$state", "batches": {"$sum": 1}}}]
+        with translating_errors():
+            cursor = await BatchJob.get_pymongo_collection().aggregate(
+                pipeline, hint="batches_by_state"
+            )
+            async for group in cursor:
+                counts[group["_id"]] = group["batches"]
+        return counts
 
     async def list_open(self) -> list[UUID]:
         """Return the ids of all batches that have not ended."""

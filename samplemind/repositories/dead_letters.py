@@ -99,15 +99,24 @@ class DeadLetterRepository:
         )
         return await self._session.scalar(statement)
 
-    async def find(self, chosen: LetterFilter, *, limit: int) -> Sequence[DeadLetter]:
+    async def find(
+        self, chosen: LetterFilter, *, limit: int, skip: int = 0
+    ) -> Sequence[DeadLetter]:
         """Return letters, the last death first."""
         statement = (
             select(DeadLetter)
             .where(*chosen.conditions())
             .order_by(DeadLetter.last_failed_at.desc(), DeadLetter.id)
+            .offset(skip)
             .limit(limit)
         )
         return (await self._session.scalars(statement)).all()
+
+    async def count_by_task(self) -> dict[str, int]:
+        """Return how many letters there are of each job, open or not, by its name."""
+        statement = select(DeadLetter.task, func.count()).group_by(DeadLetter.task)
+        found = await self._session.execute(statement.order_by(DeadLetter.task))
+        return {row[0]: row[1] for row in found}
 
     async def count(self, chosen: LetterFilter) -> int:
         """Return how many letters there are."""

@@ -60,6 +60,14 @@ def size(size_bytes: float | None) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def rate(per_second: float) -> str:
+    """Return how many there are in a second, or in a minute or hour where that is few."""
+    for seconds, unit in ((1, "s"), (_MINUTE, "min"), (_HOUR, "h")):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:.1f} / {unit}"
+    return "–"
+
+
 def share(part: float, whole: float) -> str:
     """Return a part in percent, never 100 % of what is not whole."""
     if whole <= 0:

@@ -17,6 +17,10 @@
     var style = window.getComputedStyle(document.body);
     var ink = style.color;
     var line = window.getComputedStyle(host).getPropertyValue("--bs-border-color");
+    var clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
+    function hours(u, moments) {
+      return moments.map(function (seconds) { return clock.format(new Date(seconds * 1000)); });
+    }
     var axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
     var colours = COLOURS[theme()];
     return {
@@ -24,14 +28,18 @@
       height: 168,
       tzDate: function (seconds) { return uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"); },
       scales: { y: { range: function (u, low, high) { return [0, Math.max(high * 1.1, 1)]; } } },
-      axes: [axis, Object.assign({ size: 56 }, axis)],
+      axes: [Object.assign({ values: hours }, axis), Object.assign({ size: 56 }, axis)],
       cursor: { y: false },
       legend: { live: true },
-      series: [{ label: "UTC" }].concat(data.series.map(function (each, index) {
+      series: [{
+        label: "UTC",
+        value: function (u, seconds) { return seconds === null ? "–" : clock.format(new Date(seconds * 1000)); }
+      }].concat(data.series.map(function (each, index) {
         return {
           label: each.label,
           stroke: colours[index % colours.length],
           width: 1.75,
+          points: { show: false },
           spanGaps: false,
           value: function (u, value) {
             return value === null ? "–" : value.toLocaleString() + (data.unit ? " " + data.unit : "");
