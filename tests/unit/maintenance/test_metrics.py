@@ -14,7 +14,7 @@ def job(name: str, standing: Standing) -> JobStanding:
 
 def test_what_is_overdue_or_failing_is_a_metric() -> None:
     jobs = (job("a.late", Standing.OVERDUE), job("a.good", Standing.ON_TIME))
-    show(ScheduleStanding(beat_leads=True, jobs=jobs))
+    show(ScheduleStanding(leader="host:1", jobs=jobs))
     overdue = {
         name: REGISTRY.get_sample_value("samplemind_periodic_overdue", {"job": name})
         for name in ("a.late", "a.good")
