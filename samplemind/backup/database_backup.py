@@ -119,6 +119,15 @@ class Cleanup:
     wal_segments: int
 
 
+@dataclass(frozen=True)
+class Survey:
+    """The store of backups at one look: every backup, and what can be recovered from which."""
+
+    location: str
+    entries: tuple[CatalogEntry, ...]
+    coverage: tuple[Coverage, ...]
+
+
 class DatabaseBackup:
     """Creates, lists, verifies, restores and cleans up backups."""
 
@@ -335,6 +344,34 @@ class DatabaseBackup:
             return read_coverage(
                 catalog.entries(), catalog.store, catalog.keyring, self._window_start(catalog)
             )
+
+    def survey(self) -> Survey:
+        """Return `list_backups` and `coverage` of one reading of the store."""
+        with self._destination() as destination:
+            catalog = destination.catalog
+            entries = catalog.entries()
+            coverage = read_coverage(entries, catalog.store, catalog.keyring)
+            return Survey(catalog.store.location, tuple(entries), tuple(coverage))
+
+    def inspect(self, backup_id: str) -> tuple[CatalogEntry, list[HistoryEvent]]:
+        """Return one backup and everything that verifications and drills of it found.
+
+        Raises:
+            NotFoundError: there is no such backup.
+        """
+        with self._destination() as destination:
+            catalog = destination.catalog
+            return catalog.entry(backup_id), catalog.history(backup_id)
+
+    def hold(self, backup_id: str, reason: str, by: str) -> None:
+        """Keep a backup from being pruned until it is released; see `Catalog.hold`."""
+        with self._destination() as destination:
+            destination.catalog.hold(backup_id, reason, by, datetime.now(UTC))
+
+    def release(self, backup_id: str) -> None:
+        """Let a backup that was on hold be pruned again."""
+        with self._destination() as destination:
+            destination.catalog.release(backup_id)
 
     def archive_lag(self) -> ArchiveLag | None:
         """Return how far the archive is behind the server; none where none was begun."""

@@ -208,6 +208,10 @@ class SyncJobs:
         """Return the jobs that were first seen last, in these states; none: in any."""
         return self._open().newest(limit=limit, states=frozenset(states))
 
+    def newest_of(self, prefix: str, *, limit: int, look_back: int = 10_000) -> list[JobStatus]:
+        """Return the jobs whose name begins so, of the last `look_back`, the last seen first."""
+        return self._open().newest_of(prefix, limit=limit, look_back=look_back)
+
     def _open(self) -> "JobBroker":
         from samplemind.jobs.broker import JobBroker
 
@@ -304,6 +308,14 @@ class Jobs:
     async def cancel(self, job_id: UUID | str) -> JobState:
         """Do as `SyncJobs.cancel`."""
         return await asyncio.to_thread(self._sync.cancel, job_id)
+
+    async def newest_of(
+        self, prefix: str, *, limit: int, look_back: int = 10_000
+    ) -> list[JobStatus]:
+        """Do as `SyncJobs.newest_of`."""
+        return await asyncio.to_thread(
+            self._sync.newest_of, prefix, limit=limit, look_back=look_back
+        )
 
     async def submit_batch(
         self,

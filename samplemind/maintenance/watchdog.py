@@ -58,10 +58,15 @@ class JobStanding:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStanding:
-    """All of them, and whether a beat leads."""
+    """All of them, and which beat leads (`host:pid`); none: nothing periodic is sent."""
 
-    beat_leads: bool
+    leader: str | None
     jobs: tuple[JobStanding, ...]
+
+    @property
+    def beat_leads(self) -> bool:
+        """Whether one leads."""
+        return self.leader is not None
 
     @property
     def problems(self) -> tuple[JobStanding, ...]:
@@ -120,13 +125,14 @@ async def schedule_standing(connections: Connections, now: datetime) -> Schedule
     """
     with translating_errors():
         stored = await connections.broker.hgetall(TABLE_KEY)
-        leads = await connections.broker.exists(LEADER_KEY)
+        token = await connections.broker.get(LEADER_KEY)
     table = read_table({_text(name): _text(entry) for name, entry in stored.items()})
     names = [entry.name for entry in table]
     async with connections.postgres.session() as session:
         runs = PeriodicRunRepository(session)
         latest, ended = await runs.latest(names), await runs.latest_ended(names)
-    return ScheduleStanding(bool(leads), tuple(_standings(table, latest, ended, now)))
+    leader = None if token is None else _text(token).rpartition(":")[0]
+    return ScheduleStanding(leader, tuple(_standings(table, latest, ended, now)))
 
 
 async def watch(connections: Connections) -> dict[str, Any]:
@@ -147,7 +153,11 @@ async def watch(connections: Connections) -> dict[str, Any]:
 
 def as_json(found: ScheduleStanding) -> dict[str, Any]:
     """Return what `schedule list --json` prints."""
-    return {"beat_leads": found.beat_leads, "jobs": [asdict(job) for job in found.jobs]}
+    return {
+        "beat_leads": found.beat_leads,
+        "leader": found.leader,
+        "jobs": [asdict(job) for job in found.jobs],
+    }
 
 
 def _standings(

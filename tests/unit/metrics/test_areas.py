@@ -33,7 +33,7 @@ def test_what_is_overdue_and_for_how_long_is_a_figure() -> None:
     page = Page()
     late = job("a.late", Standing.OVERDUE, late_s=90.0)
     jobs = (late, job("a.good", Standing.ON_TIME))
-    put_schedule(page, ScheduleStanding(beat_leads=True, jobs=jobs))
+    put_schedule(page, ScheduleStanding(leader="host:1", jobs=jobs))
     assert found(page, catalogue.PERIODIC_OVERDUE) == {("a.late",): 1.0, ("a.good",): 0.0}
     assert found(page, catalogue.PERIODIC_LATE) == {("a.late",): 90.0, ("a.good",): 0.0}
     assert found(page, catalogue.BEAT_LEADS) == {(): 1.0}
@@ -44,12 +44,12 @@ def test_the_drift_is_what_the_last_comparison_found_and_a_failed_one_tells_noth
     page = Page()
     put_schedule(
         page,
-        ScheduleStanding(True, (job("search.reconcile", Standing.ON_TIME, figures=figures),)),
+        ScheduleStanding("host:1", (job("search.reconcile", Standing.ON_TIME, figures=figures),)),
     )
     assert found(page, catalogue.INDEX_DRIFT)[("missing",)] == 3.0
     assert found(page, catalogue.INDEX_COMPARED) == {(): NOW.timestamp()}
 
     failed = job("search.reconcile", Standing.FAILING, figures=figures, last_outcome="failed")
     page = Page()
-    put_schedule(page, ScheduleStanding(True, (failed,)))
+    put_schedule(page, ScheduleStanding("host:1", (failed,)))
     assert catalogue.INDEX_DRIFT not in dict(page)
