@@ -24,6 +24,7 @@ AREAS = (
     "audio",
     "stack",
     "pipeline",
+    "jobs",
     "search",
     "maintenance",
     "backup",
@@ -31,7 +32,6 @@ AREAS = (
     "batches",
     "cache",
 )
-AREAS = ("audio", "stack", "pipeline", "jobs", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from samplemind.cache.invalidation import (
 )
 from samplemind.cache.popularity import Popularity
 from samplemind.cache.redis_cache import RedisCache
-from samplemind.cache.reports import public_collections, search_report
+from samplemind.cache.reports import database_report, public_collections, search_report
 from samplemind.cache.searches import CachedSearch
 from samplemind.cache.warming import warm
 from samplemind.connections.resources import Connections
@@ -438,7 +438,8 @@ async def test_popularity_fades(cache: ComputedCache) -> None:
     assert (await popularity.top(2))[0] == b"new"
 
 
-async def test_a_report_is_made_once(connections: Connections) -> None:
-    first = await search_report(connections)
-    assert first == await search_report(connections)
+@pytest.mark.parametrize("report", [search_report, database_report])
+async def test_a_report_is_made_once(connections: Connections, report: Any) -> None:
+    first = await report(connections)
+    assert first == await report(connections)
     assert _computed(connections) == 1
