@@ -118,6 +118,9 @@ class LocalLayer:
         self._kept.clear()
         self._by_tag.clear()
         self._news.clear()
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
 
     @contextmanager
     def watching(self, names: Sequence[str]) -> Iterator[asyncio.Event]:

@@ -367,6 +367,24 @@ async def test_every_kind_of_search_is_warm_after_a_flush(
     assert _computed(connections) == before
 
 
+async def test_a_cache_that_forgot_even_what_was_popular_is_warmed_from_the_last_time(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    await index_files(connections, [(await add_file("/pack/kick.wav")).id])
+    await searches.search_audio_files("kick", filters=ALL)
+    await searches.aclose()
+    assert (await warm(connections, within_s=60)).fresh == 1
+    for _ in range(2):
+        await connections.cache.flushall()
+        assert (await warm(connections, within_s=60)).warmed == 1
+    before = _computed(connections)
+    assert (await searches.search_audio_files("kick", filters=ALL)).total == 1
+    assert _computed(connections) == before
+    await connections.broker.set("sm:cache:popular:searches", b"rubbish")
+    await connections.cache.flushall()
+    assert (await warm(connections, within_s=60)).known == 0
+
+
 async def test_what_will_expire_before_the_next_warming_is_made_anew_while_it_serves(
     connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
