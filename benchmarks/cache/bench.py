@@ -90,6 +90,9 @@ async def _beside_redis(cache: RedisCache, settings: CacheSettings, calls: int) 
         },
         calls,
     )
+    alone = await _in_turn(
+        {"get": lambda: cache.get("a"), "bare get": lambda: bare.get(stored[0])}, 3 * calls
+    )
     await bare.aclose()
     found = []
     for name, peer, goal in (
@@ -109,8 +112,12 @@ async def _beside_redis(cache: RedisCache, settings: CacheSettings, calls: int) 
                 met=ours <= goal * theirs,
             )
         )
-    p99_ms = float(np.percentile(times["get"], 99)) * 1000
-    return [*found, row("cache get, p99", p99_ms, "ms", goal="< 1", met=p99_ms < 1)]
+    p99_ms, bare_ms = (float(np.percentile(alone[name], 99)) * 1000 for name in alone)
+    return [
+        *found,
+        row("cache get, p99", p99_ms, "ms", peer=("redis-py bare get", bare_ms),
+            ratio=bare_ms / p99_ms, goal="< 1", met=p99_ms < 1),
+    ]  # fmt: skip
 
 
 async def _beside_peers(cache: RedisCache, settings: CacheSettings, calls: int) -> list[Row]:
@@ -306,8 +313,9 @@ async def _zipf(cache: RedisCache, counting: RedisCache, queries: int) -> list[R
     """Ask a Valkey that has room for few values, under its own eviction, on a Zipf workload.
 
     The goal of 90 % is beyond any cache with room for a tenth of the distinct queries: the 2,000
-    most popular are 78 % of all that is asked, and of those each is missed once at first. With
-    room for a tenth of the queries that are made it can be reached, once popularity is known.
+    most popular are 78 % of all that is asked, and of those each is missed once at first. Only with
+    room for a tenth of the queries that are made, half of the distinct ones, is it in reach, and
+    there only once popularity is known.
     """
     weights = 1 / np.arange(1, DISTINCT + 1)
     weights /= weights.sum()
@@ -328,7 +336,7 @@ async def _zipf(cache: RedisCache, counting: RedisCache, queries: int) -> list[R
         await cache.delete_pattern("zipf:*")
         warm = await _ask_a_day(cache, days[0], popularity, warming=room // 2)
         await cache.delete_pattern("zipf:*")
-        later = await _ask_a_day(cache, days[1], popularity, warming=room)
+        later = await _ask_a_day(cache, days[1], popularity, warming=room // 2)
         bound = ("best possible, popularity known", best)
         name = f"hit rate, Zipf 1.0, room for {room:,} of {DISTINCT:,}"
         cold_bound = ("best possible, each missed once", 100 * first / queries)
@@ -337,7 +345,7 @@ async def _zipf(cache: RedisCache, counting: RedisCache, queries: int) -> list[R
             row(f"{name}, without warming", cold, "%", peer=cold_bound, ratio=cold / cold_bound[1]),
             row(f"{name}, with warming", warm, "%", peer=cold_bound, ratio=warm / cold_bound[1],
                 met=warm >= 90, **goal),
-            row(f"{name}, the day after, from empty", later, "%", peer=bound, ratio=later / best,
+            row(f"{name}, the day after", later, "%", peer=bound, ratio=later / best,
                 met=later >= 90, **goal),
         ]  # fmt: skip
     await cache.redis.config_set("maxmemory", 0)
@@ -362,7 +370,7 @@ async def _ask_a_day(
 
     Args:
         warming: values that are kept warm: made at the start, as far as popularity is known, and
-            looked after every 2,000 queries.
+            looked after every 2,000 queries. The rest of the room is for what was not foreseen.
     """
     hits = 0
 
