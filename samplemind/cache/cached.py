@@ -26,14 +26,14 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from samplemind.cache import counts
-from samplemind.cache.keys import call_parts, key
+from samplemind.cache.keys import CallKeys
 from samplemind.cache.lane import Script
 from samplemind.cache.redis_cache import DAY, HOUR, RedisCache, jittered_ms
 from samplemind.cache.serialization import dumps
@@ -49,6 +49,7 @@ Tags = Sequence[str] | Callable[..., Sequence[str]]
 _TAG_LIFE = 2 * 30 * DAY
 _FIRST_POLL_S = 0.005
 _LONGEST_POLL_S = 0.1
+_NEWS_S = 0.5
 _BETA = 1.0
 
 # Tags that have no version get one, so that an evicted tag makes its values invalid, not eternal.
@@ -281,28 +282,49 @@ class ComputedCache:
     ) -> R:
         """Compute under the lease, or wait for whoever has it."""
         token = secrets.token_hex(12)
-        pause_s = _FIRST_POLL_S
-        waited = False
-        while True:
-            # Read again first: it may have come since, from whoever had the lease before.
-            entry = (await self._read(key, tags, count=False))[0] if waited else None
-            if entry is not None and time.time() < entry.gone_at:
+        taken, versions = await self._try_lease(key, token, tags)
+        waited = not taken and versions is not None
+        if waited:
+            entry, versions = await self._wait(key, token, tags)
+            if entry is not None:
                 return cast("R", entry.value)
-            taken, versions = await self._try_lease(key, token, tags)
-            if taken:
-                flight.versions = versions
-                late, _ = await self._read(key, tags, count=False)
-                if late is not None and time.time() < late.fresh_until:
-                    await self._give_back(key, token)
-                    return cast("R", late.value)
-                if waited:
-                    self.cache.counts.add(counts.TAKEN_OVER)
-                return await self._compute(key, token, compute, policy, versions)
-            if versions is None:  # Redis is down
-                self.cache.counts.add(counts.COMPUTED)
-                return await compute()
-            waited = True
-            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - only spreads
+        if versions is None:  # Redis is down
+            self.cache.counts.add(counts.COMPUTED)
+            return await compute()
+        flight.versions = versions
+        # It may have come since it was missed, from whoever had the lease before.
+        late, _ = await self._read(key, tags, count=False)
+        if late is not None and time.time() < late.fresh_until:
+            await self._give_back(key, token)
+            return cast("R", late.value)
+        if waited:
+            self.cache.counts.add(counts.TAKEN_OVER)
+        return await self._compute(key, token, compute, policy, versions)
+
+    async def _wait(
+        self, key: str, token: str, tags: Sequence[str]
+    ) -> tuple[_Entry | None, tuple[bytes, ...] | None]:
+        """Wait for the value from whoever has the lease, or until the lease is taken here.
+
+        Returns:
+            The value, or none; and the versions to compute under, or none where Redis went down.
+        """
+        cache = self.cache
+        names = (cache.keys.value(key), cache.keys.lease(key))
+        pause_s = _FIRST_POLL_S
+        while True:
+            with cache.local.watching(names) as changed:
+                entry, _ = await self._read(key, tags, count=False)
+                if entry is not None and time.time() < entry.gone_at:
+                    return entry, entry.versions
+                taken, versions = await self._try_lease(key, token, tags)
+                if taken or versions is None:
+                    return None, versions
+                # Where news arrive there is no need to ask, except for a lost lease's sake.
+                within_s = _NEWS_S if cache.local.is_trusted else pause_s
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(within_s * (0.5 + random.random())):  # noqa: S311
+                        await changed.wait()
             pause_s = min(2 * pause_s, _LONGEST_POLL_S)
 
     async def _try_lease(
@@ -469,16 +491,17 @@ def cached(
     """
     policy = Policy(ttl, stale, negative_ttl)
 
-    def told(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, Sequence[str]]:
-        named = tags(*args, **kwargs) if callable(tags) else tags
-        return key(key_prefix, *call_parts(function, args, kwargs)), named
-
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        keys = CallKeys(function, key_prefix)
+
+        def told(args: Any, kwargs: Any) -> tuple[str, Sequence[str]]:
+            return keys.of(args, kwargs), tags(*args, **kwargs) if callable(tags) else tags
+
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def serve(*args: P.args, **kwargs: P.kwargs) -> Any:
-                place, named = told(function, args, kwargs)
+                place, named = told(args, kwargs)
                 return await lookup().fetch(place, lambda: function(*args, **kwargs), policy, named)
 
             return cast("Callable[P, R]", serve)
@@ -487,7 +510,7 @@ def cached(
         def serve_plain(*args: P.args, **kwargs: P.kwargs) -> R:
             if _bypassed.get():
                 return function(*args, **kwargs)
-            place, named = told(function, args, kwargs)
+            place, named = told(args, kwargs)
 
             async def fetch() -> R:
                 async def compute() -> R:

@@ -34,6 +34,9 @@ FORMAT = 1
 _DIGEST_BYTES = 16
 _MAX_NAME = 200
 _UNSAFE = re.compile(r"[^\w.,@=+-]")
+# Not floats: 0.0 and -0.0 are equal and have two keys.
+_REMEMBERED = frozenset({str, bytes, int, bool, type(None), UUID})
+_CALLS_KEPT = 1024
 _PLAIN = (str, bytes, int, float, complex, Decimal, UUID, date, timedelta, PurePath)
 
 
@@ -114,6 +117,42 @@ def call_parts(
     bound = _signature(function).bind(*arguments, **named)
     bound.apply_defaults()
     return (f"{function.__module__}.{function.__qualname__}", dict(bound.arguments))
+
+
+class CallKeys:
+    """The keys of one function's calls.
+
+    Those of the last calls with plain arguments are kept: to bind and to digest them takes longer
+    than a hit in the process.
+    """
+
+    def __init__(self, function: Callable[..., Any], prefix: str) -> None:
+        self._function = function
+        self._prefix = prefix
+        self._known: dict[tuple[object, ...], str] = {}
+
+    def of(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> str:
+        """Return the key of a call; see `call_parts`.
+
+        Raises:
+            TypeError: the function does not take these arguments.
+            InvalidInputError: an argument is of a type without a fixed form.
+        """
+        values = (*arguments, *named.values())
+        kinds = tuple(map(type, values))
+        if not _REMEMBERED.issuperset(kinds):
+            return self._make(arguments, named)
+        # 1 and True are equal, but not the same call.
+        call = (values, kinds, *named)
+        known = self._known.get(call)
+        if known is None:
+            if len(self._known) >= _CALLS_KEPT:
+                self._known.clear()
+            known = self._known[call] = self._make(arguments, named)
+        return known
+
+    def _make(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> str:
+        return key(self._prefix, *call_parts(self._function, arguments, named))
 
 
 @cache

@@ -111,11 +111,16 @@ class Lane:
         writer: asyncio.StreamWriter,
         answer: "asyncio.Future[Any]",
     ) -> None:
+        """Wait until Redis has taken some of what is to be sent."""
         try:
             await writer.drain()
         except OSError as error:
+            if not answer.done():  # else it knows already why
+                answer.cancel()
+                raise self._broken(connection) from error
+        except asyncio.CancelledError:
             answer.cancel()
-            raise self._broken(connection) from error
+            raise
 
     def _broken(self, connection: AbstractConnection) -> RedisConnectionError:
         """Return the error for one call, after all that wait on the connection were told."""
@@ -181,13 +186,11 @@ class Lane:
         if left_s > 0:
             self._watch = loop.call_later(left_s, self._look)
             return
-        hearing = self._hearing
         connection = self._connection
         self._lose(RedisTimeoutError("Redis did not answer in time"))
         if connection is not None and connection._writer is not None:
+            # `_hear` finds its end and tidies up; nothing that is still to be sent is waited for.
             connection._writer.transport.abort()
-        if hearing is not None:
-            hearing.cancel()
 
     def _lose(self, error: RedisError) -> None:
         """Forget the connection, and tell all who wait."""

@@ -13,8 +13,8 @@ import asyncio
 import math
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ class LocalLayer:
         self._number = 0
         self._floor = 0
         self._heard_at = float("-inf")
+        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._closed = False
         self._listening: asyncio.Task[None] | None = None
 
@@ -103,6 +104,8 @@ class LocalLayer:
             self._news[each] = self._number
             self._news.move_to_end(each)
             self._drop(each)
+            for watcher in self._watchers.get(each, ()):
+                watcher.set()
             for stored in list(self._by_tag.get(each, ())):
                 self._drop(stored)
         while len(self._news) > _NEWS_KEPT:
@@ -115,6 +118,23 @@ class LocalLayer:
         self._kept.clear()
         self._by_tag.clear()
         self._news.clear()
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
+
+    @contextmanager
+    def watching(self, names: Sequence[str]) -> Iterator[asyncio.Event]:
+        """Give an event that is set once one of these keys has changed within the block."""
+        changed = asyncio.Event()
+        for each in names:
+            self._watchers[each].add(changed)
+        try:
+            yield changed
+        finally:
+            for each in names:
+                self._watchers[each].discard(changed)
+                if not self._watchers[each]:
+                    del self._watchers[each]
 
     def listen(self, pool: ConnectionPool) -> None:
         """Start to listen, unless it does; on a connection made as the pool makes its own."""

@@ -47,6 +47,7 @@ class Popularity:
     """Counts of one area, such as `searches`; members are small bytes."""
 
     def __init__(self, cache: RedisCache, area: str, *, most: int = MOST_MEMBERS) -> None:
+        self.area = area
         self._cache = cache
         self._most = most
         self._counts = cache.keys.of("pop", area)

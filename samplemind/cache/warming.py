@@ -2,7 +2,8 @@
 
 What is popular is learned (`samplemind.cache.popularity`): questions of every kind, and files whose
 likes were asked for. Each search goes the way of a user's, one at a time, so users are never far
-behind it.
+behind it. What was popular at the last warming is kept beside the broker's queues, so that a cache
+that was flushed or restarted, and forgot its counts as well, is warm again at the next one.
 
 Invariant: it ends within its time, and one search that fails stops no other.
 """
@@ -10,15 +11,22 @@ Invariant: it ends within its time, and one search that fails stops no other.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import zip_longest
+from typing import Any
+
+from redis.exceptions import RedisError
 
 from samplemind.cache.popularity import Popularity
 from samplemind.cache.searches import CachedSearch
+from samplemind.cache.serialization import dumps, loads
 from samplemind.connections.resources import Connections
-from samplemind.errors import PermanentError, TransientError
+from samplemind.errors import PermanentError, TransientError, UnreadableValueError
 from samplemind.log import get_logger
 
 TOP = 2000
+
+_REMEMBERED = timedelta(days=7)
 
 _log = get_logger(__name__)
 
@@ -57,7 +65,7 @@ async def warm(connections: Connections, *, within_s: float, top: int = TOP) -> 
     started = time.monotonic()
     searches = CachedSearch(connections)
     ranked = [
-        [_Popular(each, among) for each in await among.top(top)]
+        [_Popular(each, among) for each in await _known(connections, among, top)]
         for among in (searches.popularity, searches.files)
     ]
     popular = list(_in_turn(ranked))
@@ -79,9 +87,31 @@ async def warm(connections: Connections, *, within_s: float, top: int = TOP) -> 
             failed += 1
         else:
             warmed, fresh = warmed + done, fresh + (not done)
+    await searches.aclose()
     looked = warmed + fresh + failed
     seconds = round(time.monotonic() - started, 3)
     return WarmReport(len(popular), warmed, fresh, failed, seconds, looked == len(popular))
+
+
+async def _known(connections: Connections, among: Popularity, top: int) -> list[bytes]:
+    """Return the most popular; where the cache has forgotten its counts, those of the last time."""
+    place = f"sm:cache:popular:{among.area}"
+    found = await among.top(top)
+    try:
+        if found:
+            await connections.broker.set(place, dumps(found), ex=_REMEMBERED)
+            return found
+        kept: Any = await connections.broker.get(place)
+    except RedisError as error:
+        _log.info("cache.popular_not_kept", error=type(error).__name__)
+        return found
+    try:
+        found = loads(kept)[:top] if kept is not None else []
+    except UnreadableValueError as error:
+        _log.warning("cache.unreadable_value", key=place, reason=str(error))
+    for each in found:
+        among.count(each)
+    return found
 
 
 def _in_turn(ranked: Iterable[Sequence[_Popular]]) -> Iterator[_Popular]:

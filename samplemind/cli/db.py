@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from samplemind.cache.reports import database_report
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
@@ -45,12 +46,21 @@ def db() -> None:
 @click.option("--markdown", "form", flag_value="markdown", help="For a ticket, on stdout.")
 @click.option("--html", "form", flag_value="html", help="One page with charts, on stdout.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file instead of stdout.")
+@click.option(
+    "--recent", is_flag=True, help="With --json, for dashboards: one of the last five minutes."
+)
 @json_option
-def report_health(form: str | None, output: Path | None, as_json: bool) -> None:
+def report_health(form: str | None, output: Path | None, recent: bool, as_json: bool) -> None:
     """What is wrong, the worst first: evidence, what to do, what it would win.
 
     Example: samplemind db report --html --output report.html
     """
+    if recent:
+        if not as_json:
+            message = "a recent report is for dashboards: add --json"
+            raise click.UsageError(message)
+        print_json(with_connections(database_report))
+        return
     found = _run(health_report)
     if as_json:
         print_json(report_pages.as_json(found))

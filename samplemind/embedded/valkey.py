@@ -49,6 +49,9 @@ appendonly no
 maxmemory 128mb
 # The least often used entry goes first: a scan of rare keys does not push out popular ones.
 maxmemory-policy allkeys-lfu
+# The default hardly tells two uses from three, and looks at five keys to find the rarest.
+lfu-log-factor 1
+maxmemory-samples 10
 """,
 }
 

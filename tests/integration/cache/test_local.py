@@ -133,6 +133,18 @@ def test_the_layer_is_bounded_and_drops_what_was_used_longest_ago() -> None:
     assert [name for name in "abcd" if layer.get(name) is not None] == ["a", "c", "d"]
 
 
+def test_who_waits_for_a_key_is_told_of_it_and_of_a_lost_connection() -> None:
+    layer = LocalLayer("n:", 2)
+    with layer.watching(["a", "b"]) as first, layer.watching(["b"]) as second:
+        layer.forget(["a"])
+        assert (first.is_set(), second.is_set()) == (True, False)
+        layer.flush()
+        assert second.is_set()
+    with layer.watching(["a"]) as later:
+        layer.forget(["b"])
+        assert not later.is_set()
+
+
 def test_a_layer_that_hears_nothing_serves_nothing() -> None:
     layer = LocalLayer("n:", 3)
     layer._heard_at = time.monotonic()

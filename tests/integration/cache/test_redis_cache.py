@@ -53,6 +53,36 @@ async def test_a_pattern_deletes_what_it_matches_and_nothing_else(cache: Compute
     assert await redis.redis.exists(redis.keys.tag("search"))
 
 
+async def test_no_command_keeps_the_server_busy_with_all_keys(cache: ComputedCache) -> None:
+    redis = cache.cache
+    await redis.redis.config_resetstat()
+    await redis.set_many({f"search:{n}": n for n in range(1200)})
+    await redis.delete_pattern("*")
+    await redis.get_stats()
+    ran = await redis.redis.info("commandstats")
+    assert "cmdstat_keys" not in ran
+    assert "cmdstat_del" not in ran
+    assert ran["cmdstat_scan"]["calls"] > 1
+    assert ran["cmdstat_unlink"]["calls"] > 1
+
+
+async def test_any_number_of_callers_keep_to_the_connections_that_are_allowed(
+    stack: Settings, cache: ComputedCache
+) -> None:
+    async def connected() -> set[str]:
+        clients = await cache.cache.redis.client_list()
+        return {each["id"] for each in clients if each["name"] == "samplemind-cache"}
+
+    before = await connected()
+    crowded = RedisCache(stack.cache.model_copy(update={"max_connections": 5}))
+    await crowded.get("a")  # the local layer begins to listen
+    calls = [crowded.increment("n") for _ in range(200)] + [crowded.get("a") for _ in range(200)]
+    await asyncio.gather(*calls)
+    assert await crowded.get("n") == 200
+    assert 2 <= len(await connected() - before) <= 5
+    await crowded.aclose()
+
+
 PICKLE = dumps("x", Form.PICKLE, signing_key=b"k")
 
 

@@ -18,7 +18,7 @@ from samplemind.cache.invalidation import (
 )
 from samplemind.cache.popularity import Popularity
 from samplemind.cache.redis_cache import RedisCache
-from samplemind.cache.reports import public_collections, search_report
+from samplemind.cache.reports import database_report, public_collections, search_report
 from samplemind.cache.searches import CachedSearch
 from samplemind.cache.warming import warm
 from samplemind.connections.resources import Connections
@@ -367,6 +367,24 @@ async def test_every_kind_of_search_is_warm_after_a_flush(
     assert _computed(connections) == before
 
 
+async def test_a_cache_that_forgot_even_what_was_popular_is_warmed_from_the_last_time(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    await index_files(connections, [(await add_file("/pack/kick.wav")).id])
+    await searches.search_audio_files("kick", filters=ALL)
+    await searches.aclose()
+    assert (await warm(connections, within_s=60)).fresh == 1
+    for _ in range(2):
+        await connections.cache.flushall()
+        assert (await warm(connections, within_s=60)).warmed == 1
+    before = _computed(connections)
+    assert (await searches.search_audio_files("kick", filters=ALL)).total == 1
+    assert _computed(connections) == before
+    await connections.broker.set("sm:cache:popular:searches", b"rubbish")
+    await connections.cache.flushall()
+    assert (await warm(connections, within_s=60)).known == 0
+
+
 async def test_what_will_expire_before_the_next_warming_is_made_anew_while_it_serves(
     connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,7 +456,8 @@ async def test_popularity_fades(cache: ComputedCache) -> None:
     assert (await popularity.top(2))[0] == b"new"
 
 
-async def test_a_report_is_made_once(connections: Connections) -> None:
-    first = await search_report(connections)
-    assert first == await search_report(connections)
+@pytest.mark.parametrize("report", [search_report, database_report])
+async def test_a_report_is_made_once(connections: Connections, report: Any) -> None:
+    first = await report(connections)
+    assert first == await report(connections)
     assert _computed(connections) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samplemind.cache.keys import Keys, call_parts, fingerprint, key, name
+from samplemind.cache.keys import CallKeys, Keys, call_parts, fingerprint, key, name
 from samplemind.errors import InvalidInputError
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
@@ -29,6 +29,10 @@ class Point:
     y: int
 
 
+ARGUMENT = st.sampled_from([0, 1, True, False, 0.0, -0.0, 1.0, "1", b"1", None, "a", (1,)])
+NAMED = st.sampled_from(["a", "b"])
+
+
 def play(first: int, second: int = 2, *rest: int, loud: bool = False, **more: int) -> None:
     """Take arguments of every kind."""
 
@@ -45,6 +49,20 @@ def test_the_same_call_has_the_same_key_however_it_is_written() -> None:
 def test_other_arguments_have_another_key() -> None:
     calls = [_parts(1), _parts(2), _parts(1, 3), _parts(1, 2, 3), _parts(1, loud=True)]
     assert len(set(calls)) == len(calls)
+
+
+@given(
+    st.lists(st.tuples(st.lists(ARGUMENT, max_size=3), st.dictionaries(NAMED, ARGUMENT))),
+)
+def test_a_call_that_is_remembered_has_the_key_that_is_made_for_it(
+    calls: list[tuple[list[Any], dict[str, Any]]],
+) -> None:
+    def takes_all(*rest: Any, **more: Any) -> None:
+        """Take any arguments."""
+
+    keys = CallKeys(takes_all, "p")
+    for args, kwargs in [*calls, *calls]:
+        assert keys.of(tuple(args), kwargs) == key("p", *call_parts(takes_all, args, kwargs))
 
 
 def test_values_of_different_types_differ() -> None:
