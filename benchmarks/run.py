@@ -30,8 +30,9 @@ AREAS = (
     "streams",
     "batches",
     "cache",
+    "jobs",
+    "observing",
 )
-AREAS = ("audio", "stack", "pipeline", "jobs", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
