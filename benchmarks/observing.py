@@ -17,11 +17,10 @@ from samplemind.connections.resources import Connections
 from samplemind.documents.indexes import ensure_indexes
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.jobs.client import SyncJobs
+from samplemind.jobs.payloads import PAYLOADS
 from samplemind.jobs.wire import HEARTBEAT_PATTERN, Queue
 from samplemind.migrate import migrate_postgres
 from samplemind.settings import BrokerSettings, Settings, load_settings
-from tasks import batches  # noqa: F401 - registers jobs, as a worker does
-from worker.app import TASK_MODULES, app
 from worker.metrics import counting
 from worker.metrics.counting import Outcome
 from worker.metrics.exporter import Exporter
@@ -78,9 +77,8 @@ def _throughput(quick: bool) -> list[Row]:
 
 
 def _counting() -> Row:
-    for module in TASK_MODULES:
-        app.loader.import_task_module(module)
-    cells = counting.lay_out(app.tasks, [queue.value for queue in Queue], processes=8)
+    tasks = [payload.job_name for payload in PAYLOADS]
+    cells = counting.lay_out(tasks, [queue.value for queue in Queue], processes=8)
     counting.begin(cells, 1)
     number = 100_000
     started = time.perf_counter()
