@@ -147,7 +147,7 @@ def test_a_span_shows_no_value(run: Run) -> None:
 
 
 def test_the_receiver_gets_the_header_that_it_asks_for(run: Run) -> None:
-    assert all(headers.get("X-Token") == "for the receiver" for headers in run.received.headers)
+    assert all(headers.get("x-token") == "for the receiver" for headers in run.received.headers)
 
 
 def test_the_log_of_a_job_names_its_trace(run: Run) -> None:
