@@ -24,13 +24,13 @@ AREAS = (
     "audio",
     "stack",
     "pipeline",
-    "search",
-    "maintenance",
-    "backup",
+    "jobs",
     "streams",
     "batches",
+    "search",
     "cache",
-    "jobs",
+    "maintenance",
+    "backup",
     "observing",
 )
 
