@@ -81,12 +81,12 @@ def _counting() -> Row:
     cells = counting.lay_out(tasks, [queue.value for queue in Queue], processes=8)
     counting.begin(cells, 1)
     number = 100_000
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(number):
         counting.waited("search.index", 0.2)
         counting.ended("search.index", Outcome.SUCCEEDED, 0.1)
-    seconds = time.perf_counter() - started
-    return row("counting one job", seconds / number * 1e6, "µs")
+    seconds = time.process_time() - started
+    return row("counting one job", seconds / number * 1e6, "µs of CPU")
 
 
 def _scrapes() -> list[Row]:
