@@ -32,6 +32,7 @@ AREAS = (
     "cache",
     "maintenance",
     "backup",
+    "observing",
 )
 
 

@@ -79,7 +79,8 @@ class _OpenSpan:
         self._span.end()
 
 
-_NO_SPAN: Span = _NoSpan()
+NO_SPAN: Span = _NoSpan()
+"""What is given where there is nothing to tell."""
 
 
 @dataclass(slots=True)
@@ -98,13 +99,13 @@ def configure_tracing(settings: "TracingSettings", process: str) -> None:
     """Send traces from now on, where the settings say to whom.
 
     Args:
-        settings: without an endpoint nothing changes.
+        settings: without an endpoint nothing changes; the first that has one counts.
         process: what this process is, as the traces name it (`service.name`).
 
     Raises:
         SettingsError: traces are asked for and the packages that send them are not installed.
     """
-    if settings.endpoint is None:
+    if settings.endpoint is None or _tracing.settings is not None:
         return
     if not _is_installed():
         message = (
@@ -133,14 +134,14 @@ def span(
         sender: headers of the message that asked for it; none: it belongs to the current step.
     """
     if _tracing.settings is None:
-        return nullcontext(_NO_SPAN)
+        return nullcontext(NO_SPAN)
     return _span(name, role, attributes, sender)
 
 
 def begin_span(name: str, role: Role, attributes: Attributes) -> Span:
     """Begin a step that is ended by `end`, and to which no other belongs."""
     if _tracing.settings is None:
-        return _NO_SPAN
+        return NO_SPAN
     from opentelemetry.trace import SpanKind
 
     kind = SpanKind[role.value]
@@ -180,8 +181,17 @@ def current_trace_id() -> str | None:
 
 def flush() -> None:
     """Send what this process has, for not longer than two seconds."""
-    if _tracing.provider is not None and _tracing.provider_pid == os.getpid():
-        _tracing.provider.force_flush(int(_FLUSH_S * 1000))
+    provider = _tracing.provider
+    if provider is None or _tracing.provider_pid != os.getpid():
+        return
+    # The provider's own flush knows no bound but that of each request.
+    sending = threading.Thread(target=provider.force_flush, name="traces-flush", daemon=True)
+    try:
+        sending.start()
+    except RuntimeError:
+        provider.force_flush()  # while Python itself ends, no thread can be started any more
+    else:
+        sending.join(_FLUSH_S)
 
 
 def _is_installed() -> bool:

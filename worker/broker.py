@@ -8,6 +8,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from samplemind.connections.redis_spans import client_class
 from samplemind.errors import StackNotRunningError
 from samplemind.settings import BrokerSettings
 
@@ -23,7 +24,7 @@ def connect_broker(broker: BrokerSettings) -> Redis:
     if broker.url is None:
         message = "no address for the broker: start the embedded stack with `samplemind up`"
         raise StackNotRunningError(message)
-    return Redis.from_url(
+    return client_class().from_url(
         broker.url.get_secret_value(),
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,

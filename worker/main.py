@@ -18,6 +18,7 @@ from samplemind.errors import SampleMindError
 from samplemind.jobs.wire import RoleName
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
+from samplemind.tracing import configure_tracing
 from worker.roles import ROLES, Role, run_directory
 
 SCHEDULE = "schedules.beat:table"
@@ -38,6 +39,11 @@ def main(arguments: list[str]) -> int:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     configure_logging(settings.log)
+    try:
+        configure_tracing(settings.tracing, f"samplemind-{role.name.value}")
+    except SampleMindError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     _prepare(settings)
     if role.name is RoleName.CONSOLE:
         _run_console(settings)

@@ -24,6 +24,7 @@ from samplemind.connections.postgres import PoolCounts
 from samplemind.connections.resources import Connections
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
+from samplemind.tracing import flush
 
 T = TypeVar("T")
 
@@ -213,3 +214,5 @@ def _give_up_process() -> None:
 @signals.worker_process_shutdown.connect
 def _close_with_process(**_: object) -> None:
     close()
+    # A pool's process ends without Python's own end.
+    flush()

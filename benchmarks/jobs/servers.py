@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,9 +46,22 @@ def broker() -> Iterator[tuple[str, "redis.Redis"]]:
 
 
 def drain(
-    command: Sequence[str], client: "redis.Redis", queue: str, unacked: str, *, url: str, home: Path
+    command: Sequence[str],
+    client: "redis.Redis",
+    queue: str,
+    unacked: str,
+    *,
+    url: str,
+    home: Path,
+    environment: Mapping[str, str] | None = None,
+    then: Callable[[], None] | None = None,
 ) -> float:
-    """Start a worker on a full queue; return jobs a second from when it is warm to the end."""
+    """Start a worker on a full queue; return jobs a second from when it is warm to the end.
+
+    Args:
+        environment: further variables for the worker.
+        then: called when the queue is empty, while the worker still runs.
+    """
     total = int(client.llen(queue))  # type: ignore[arg-type]
     warm = int(total * _WARM)
     with (home / "worker.log").open("ab") as log:
@@ -61,6 +74,7 @@ def drain(
                 "SAMPLEMIND_POSTGRES_URL": "postgresql://nobody@127.0.0.1:1/none",
                 "SAMPLEMIND_MONGO_URL": "mongodb://127.0.0.1:1/",
                 "SAMPLEMIND_HOME": str(home),
+                **(environment or {}),
             },
             stdout=log,
             stderr=log,
@@ -70,7 +84,10 @@ def drain(
             left = int(client.llen(queue))  # type: ignore[arg-type]
             started = time.perf_counter()
             _wait_until(client, queue, unacked, 0)
-            return left / (time.perf_counter() - started)
+            rate = left / (time.perf_counter() - started)
+            if then is not None:
+                then()
+            return rate
         finally:
             worker.terminate()
             worker.wait(60)

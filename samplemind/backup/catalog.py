@@ -29,6 +29,7 @@ from samplemind.backup.manifest import (
     write_manifest,
 )
 from samplemind.backup.objects import DATA
+from samplemind.carrying import carrying
 from samplemind.errors import (
     BackupCorruptError,
     BackupError,
@@ -216,8 +217,12 @@ class Catalog:
             for backup_id, objects in found.items()
             if _MANIFEST in objects and _DELETED not in objects
         ]
+
+        def read(backup_id: str) -> CatalogEntry | None:
+            return self._entry(backup_id, found[backup_id])
+
         with ThreadPoolExecutor(_READERS) as readers:
-            entries = readers.map(lambda backup_id: self._entry(backup_id, found[backup_id]), alive)
+            entries = readers.map(carrying(read), alive)
             return sorted(
                 (entry for entry in entries if entry is not None),
                 key=lambda entry: (entry.started_at, entry.id),

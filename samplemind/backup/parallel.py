@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from samplemind.backup.control import Control
+from samplemind.carrying import carrying
 
 _NICENESS = 10
 
@@ -39,7 +40,7 @@ def run_parallel(
         thread_name_prefix="backup",
         initializer=_be_gentle if gentle else None,
     ) as pool:
-        futures = [pool.submit(work, item) for item in items]
+        futures = [pool.submit(carrying(work), item) for item in items]
         try:
             done, rest = wait(futures, return_when=FIRST_EXCEPTION)
             failed = next((each for each in futures if each in done and each.exception()), None)

@@ -14,6 +14,7 @@ from enum import IntEnum
 from samplemind.backup.encryption import DataKey
 from samplemind.backup.manifest import Manifest, ObjectRecord
 from samplemind.backup.objects import ObjectReader, object_key
+from samplemind.carrying import carrying
 from samplemind.errors import BackupCorruptError
 from samplemind.storage.store import ObjectStore
 
@@ -77,7 +78,7 @@ def verify_checksums(
     with ThreadPoolExecutor(READERS) as readers:
         # The large ones first keep all readers busy to the end.
         ordered = sorted(manifest.objects, key=lambda record: -record.size_bytes)
-        found = readers.map(verify, ordered)
+        found = readers.map(carrying(verify), ordered)
         # A size that is wrong was told already, shorter.
         known = {problem.split(" ", 1)[0] for problem in problems}
         problems += [

@@ -42,6 +42,7 @@ from samplemind.documents.audio_file import AudioFile, audio_file_id
 from samplemind.errors import TransientError
 from samplemind.log import get_logger
 from samplemind.repositories.audio_files import AudioFileRepository
+from samplemind.tracing import span
 
 if TYPE_CHECKING:
     from samplemind.audio.analysis import FileAnalysis
@@ -236,7 +237,8 @@ class _ChunkWork:
 
     def _look_into(self, item: ClaimedItem, *, isolated: bool) -> ItemOutcome:
         observed_at, began = datetime.now(UTC), time.monotonic()
-        analysis = self._analyzer.analyze(item.path, isolated)
+        with span("analyze file", attributes={"samplemind.file.seq": item.seq}):
+            analysis = self._analyzer.analyze(item.path, isolated)
         return outcome_of_analysis(
             self._claim,
             item,

@@ -44,7 +44,7 @@ async def batches_standing(database: AsyncDatabase[Fields]) -> BatchesStanding:
             states[job["_id"]] = job["state"]
     counted = list(states)[:_MOST_BATCHES]
     items = {state.value: 0 for state in ItemState}
-    ended = {batch: 0 for batch in counted if states[batch] != BatchState.PAUSED.value}
+    ended = {batch: 0 for batch in counted if states[batch] == BatchState.RUNNING.value}
     if not counted:
         return BatchesStanding(batches, items, ended)
     with translating_errors():

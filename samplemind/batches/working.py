@@ -24,6 +24,7 @@ from samplemind.log import get_logger
 from samplemind.repositories.batch_items import BatchItemRepository, Chunk
 from samplemind.repositories.batch_jobs import BatchJobRepository
 from samplemind.tally import Counted, count
+from samplemind.tracing import span
 
 _log = get_logger(__name__)
 
@@ -37,6 +38,18 @@ def work_chunk(given: Work, *, send: Send, send_once: SendOnce) -> ChunkReport:
         InvalidInputError: this version of the code does not know the batch's kind.
     """
     job = given.run(_read(given))
+    with span(
+        f"batch {job.kind}",
+        attributes={
+            "samplemind.batch.id": str(job.id),
+            "samplemind.batch.first": given.chunk.first,
+            "samplemind.batch.last": given.chunk.last,
+        },
+    ):
+        return _work(given, job, send, send_once)
+
+
+def _work(given: Work, job: BatchJob, send: Send, send_once: SendOnce) -> ChunkReport:
     kind = find_kind(job.kind)
     limit = given.connections.settings.limits.of(job.owner_id)
     with _place(given, job, limit) as admitted:

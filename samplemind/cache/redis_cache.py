@@ -31,6 +31,7 @@ from samplemind.cache.keys import FORMAT, Keys
 from samplemind.cache.lane import Lane, Script, Word
 from samplemind.cache.local import LocalLayer
 from samplemind.cache.serialization import Form, dumps, loads
+from samplemind.connections.redis_spans import asynchronous_client_class
 from samplemind.errors import (
     InvalidInputError,
     SettingsError,
@@ -500,7 +501,7 @@ def connect_cache(settings: CacheSettings) -> Redis:
         # The cause would print the URL and its password.
         message = "a Redis URL cannot be read: write redis://:password@host:port/0"
         raise SettingsError(message) from None
-    return Redis.from_pool(pool)
+    return asynchronous_client_class().from_pool(pool)
 
 
 def _pool_size(settings: CacheSettings) -> int:

@@ -23,6 +23,8 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
+from samplemind import tracing
+from samplemind.connections.mongo_spans import MongoSpans
 from samplemind.errors import (
     ConflictError,
     InvalidInputError,
@@ -79,6 +81,7 @@ def connect_mongo(settings: MongoSettings) -> AsyncMongoClient[Fields]:
             w="majority",
             journal=True,
             wTimeoutMS=_WRITE_TIMEOUT_MS,
+            event_listeners=[MongoSpans()] if tracing.is_on() else [],
         )
     except (ConfigurationError, ValueError):
         # The cause would print the URL and its password.

@@ -35,6 +35,7 @@ from tenacity import (
 
 from samplemind.connections.postgres_engine import connect_arguments, parse_database_url
 from samplemind.connections.postgres_errors import translate_errors
+from samplemind.connections.postgres_spans import trace_statements
 from samplemind.connections.query_timing import QueryTimer
 from samplemind.errors import (
     CommitOutcomeUnknownError,
@@ -119,6 +120,7 @@ class ConnectionPool:
         self._timeouts = 0
         self._timer = QueryTimer(slow_query_ms)
         self._timer.attach(engine.sync_engine)
+        trace_statements(engine.sync_engine)
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
         # What must happen when a transaction commits, such as telling caches.
         self.around_commit: AroundCommit = lambda _session: nullcontext()

@@ -26,6 +26,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from samplemind.connections.redis_spans import asynchronous_client_class
 from samplemind.errors import PermanentError, SettingsError, StoreUnavailableError
 
 _RETRIES = 3
@@ -64,7 +65,7 @@ def connect_redis(url: SecretStr, *, max_connections: int, timeout_s: float = 5.
         # The cause would print the URL and its password.
         message = "a Redis URL cannot be read: write redis://:password@host:port/0"
         raise SettingsError(message) from None
-    return Redis.from_pool(pool)
+    return asynchronous_client_class().from_pool(pool)
 
 
 @contextmanager

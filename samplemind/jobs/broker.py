@@ -13,6 +13,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from samplemind.connections.redis import translating_errors
+from samplemind.connections.redis_spans import client_class
 from samplemind.errors import NotFoundError, StackNotRunningError
 from samplemind.jobs import state
 from samplemind.jobs.state import JobState, JobStatus
@@ -175,7 +176,7 @@ def _arguments(message: Message) -> tuple[Any, ...]:
 
 
 def _connect(url: str) -> Redis:
-    return Redis.from_url(
+    return client_class().from_url(
         url,
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,

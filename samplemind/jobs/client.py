@@ -16,6 +16,7 @@ nothing: the rescue publishes the rest.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,6 +40,7 @@ from samplemind.jobs.envelope import (
 from samplemind.jobs.payloads import Payload
 from samplemind.jobs.state import ENDED_LIFE_S, JobState, JobStatus, unique_key
 from samplemind.jobs.wire import queue_for, tls_options, transport_options
+from samplemind.tracing import Role, Span, configure_tracing, span
 
 if TYPE_CHECKING:
     # Drivers and Celery load when something is sent, settings when a client is made; a web service
@@ -70,8 +72,13 @@ class SyncJobs:
     """A client of the platform for code without an event loop; it may be shared by threads."""
 
     def __init__(self, settings: "Settings | None" = None) -> None:
-        """Take the settings given, or those of the environment; connects to nothing yet."""
+        """Take the settings given, or those of the environment; connects to nothing yet.
+
+        Raises:
+            SettingsError: they ask for traces, and what sends them is not installed.
+        """
         self._settings = settings or _settings()
+        configure_tracing(self._settings.tracing, "samplemind-client")
         self._broker: JobBroker | None = None
 
     def __enter__(self) -> Self:
@@ -118,15 +125,16 @@ class SyncJobs:
             StoreUnavailableError: the broker did not answer; with an idempotency key, repeating
                 the call sends the job once.
         """
-        message = _message(
-            payload,
-            idempotency_key=idempotency_key,
-            unique_for=unique_for,
-            delay=delay,
-            expires=expires,
-            priority=priority,
-        )
-        (job_id,) = self._open().send([message])
+        with _sending(payload.job_name):
+            message = _message(
+                payload,
+                idempotency_key=idempotency_key,
+                unique_for=unique_for,
+                delay=delay,
+                expires=expires,
+                priority=priority,
+            )
+            (job_id,) = self._open().send([message])
         return UUID(job_id)
 
     def enqueue_many(
@@ -151,8 +159,10 @@ class SyncJobs:
             _message(payload, delay=delay, expires=expires, priority=priority)
             for payload in payloads
         )
-        for part in _chunks(messages):
-            ids += map(UUID, broker.send(part))
+        with _sending("jobs") as step:
+            for part in _chunks(messages):
+                ids += map(UUID, broker.send(part))
+            step.note("messaging.batch.message_count", len(ids))
         return ids
 
     def status(self, job_id: UUID | str) -> JobStatus:
@@ -386,6 +396,12 @@ class Jobs:
         return self._celery
 
 
+def _sending(what: str) -> AbstractContextManager[Span]:
+    """Return the step of sending, to which whatever the jobs do belongs."""
+    about = {"messaging.system": "redis", "messaging.operation.type": "send"}
+    return span(f"enqueue {what}", Role.PRODUCER, about)
+
+
 def _settings() -> "Settings":
     from samplemind.settings import get_settings
 
@@ -551,7 +567,8 @@ def publish(app: "Celery", payloads: Sequence[Payload], *, ids: Sequence[UUID] =
         reraise=True,
     )
     try:
-        retrying(_publish_once, app, payloads, job_ids)
+        with _sending(payloads[0].job_name if len(payloads) == 1 else "jobs"):
+            retrying(_publish_once, app, payloads, job_ids)
     except broker_errors as error:
         message = f"the broker did not take {len(payloads)} jobs"
         raise StoreUnavailableError(message) from error

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from samplemind.carrying import carrying
+
 IN_FLIGHT = 2
 
 Sent = TypeVar("Sent")
@@ -22,7 +24,7 @@ def send_parts(parts: Iterable[bytes], send: Callable[[int, bytes], Sent]) -> tu
             for number, part in enumerate(parts, 1):
                 if len(flying) == IN_FLIGHT:
                     sent.append(flying.pop(0).result())
-                flying.append(senders.submit(send, number, part))
+                flying.append(senders.submit(carrying(send), number, part))
             sent += [future.result() for future in flying]
         except BaseException:
             for future in flying:

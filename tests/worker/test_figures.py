@@ -131,7 +131,7 @@ def test_a_job_that_kills_its_process_is_counted_by_who_is_left(workshop: Worksh
     assert runs(workshop, task, "process_lost") == workshop.count("killer", "started")
     assert figure(workshop, "samplemind_job_redeliveries_total", task=task) >= 2
     outcomes = [line["outcome"] for line in ends(workshop, job_id)]
-    assert (outcomes.count("process_lost"), outcomes[-1]) == (2, "failed")
+    assert (outcomes.count("process_lost"), outcomes.count("failed")) == (2, 1)
     assert {line.get("job") for line in lines_of(workshop, job_id)} == {task}
 
 
@@ -162,7 +162,8 @@ def test_every_line_of_a_job_names_it_and_one_tells_its_timings(workshop: Worksh
     wait_until(
         lambda: len(ends(workshop, job_id)) == 3, seconds=30, what="its three attempts have ended"
     )
-    found = ends(workshop, job_id)
+    # The next attempt may end in another process before the line of this one is written.
+    found = sorted(ends(workshop, job_id), key=lambda line: line["attempt"])
     assert [line["attempt"] for line in found] == [1, 2, 3]
     assert [line["outcome"] for line in found] == ["retried", "retried", "failed"]
     for line in found:

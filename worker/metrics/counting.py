@@ -7,7 +7,7 @@ jobs do by the main thread of their process, what the data layer tallies by its 
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 """A job of another role's queue, which came here all the same."""
+_RUN_SUM = len(catalogue.RUN_BUCKETS) + 1
 _SPARE_LANES = 32
 """Processes that an operator may add while the worker runs."""
 
@@ -49,6 +50,15 @@ class Outcome(StrEnum):
     PROCESS_LOST = "process_lost"  # its process died with it
 
 
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Where the runs of one job are counted, looked up once: every job comes by here."""
+
+    by_outcome: dict[str, int]
+    seconds: int
+    """Where the histogram begins."""
+
+
 @dataclass(slots=True)
 class Lane:
     """The cells that this process writes."""
@@ -57,6 +67,27 @@ class Lane:
     cells: Cells
     memory: "memoryview[float]"
     pool: PoolCounts | None = None
+    _runs: dict[str, _Runs] = field(default_factory=dict)
+
+    def count_run(self, task: str, outcome: str, seconds: float | None) -> None:
+        """Count a run of a job, and how long it took."""
+        runs = self._runs.get(task) or self._find_runs(task)
+        memory = self.memory
+        memory[runs.by_outcome[outcome]] += 1
+        if seconds is not None:
+            start = runs.seconds
+            memory[start + bisect_left(catalogue.RUN_BUCKETS, seconds)] += 1
+            memory[start + _RUN_SUM] += seconds
+
+    def _find_runs(self, task: str) -> _Runs:
+        rows = self.cells.rows
+        name = task if (catalogue.JOB_RUN.name, (task,)) in rows else OTHER
+        runs = _Runs(
+            {each.value: rows[catalogue.JOBS.name, (name, each.value)].start for each in Outcome},
+            rows[catalogue.JOB_RUN.name, (name,)].start,
+        )
+        self._runs[task] = runs
+        return runs
 
     def add(self, metric: Metric, *values: str, by: float = 1) -> None:
         """Add to a counter."""
@@ -146,11 +177,8 @@ def redelivered(task: str) -> None:
 
 def ended(task: str, outcome: Outcome, seconds: float | None = None) -> None:
     """Count a run of a job, with how long it took where it ran in this process."""
-    if _lane is None:
-        return
-    _lane.add(catalogue.JOBS, task, outcome.value)
-    if seconds is not None:
-        _lane.observe(catalogue.JOB_RUN, task, seconds)
+    if _lane is not None:
+        _lane.count_run(task, outcome.value, seconds)
 
 
 def add(metric: Metric, *values: str, by: float = 1) -> None:

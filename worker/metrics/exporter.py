@@ -81,11 +81,19 @@ class Exporter:
         Raises:
             OSError: the address cannot be listened on.
         """
-        given = self._settings.metrics
-        server = FiguresServer(given.host, given.port, token=given.bearer(), page=self.render)
+        server = self.serve()
         Thread(target=self._run, name="figures-reader", daemon=True).start()
         _log.info("metrics_served", address=server.address)
         return server
+
+    def serve(self) -> FiguresServer:
+        """Serve what was read, and nothing more.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        given = self._settings.metrics
+        return FiguresServer(given.host, given.port, token=given.bearer(), page=self.render)
 
     def render(self) -> bytes:
         """Return the page that is served."""

@@ -37,7 +37,7 @@ def test_a_killed_process_loses_nothing_and_its_successor_goes_on_from_there() -
         if pid == 0:
             mine = lane(cells, 1)
             for _ in range(1000):
-                mine.add(catalogue.JOBS, "batches.feed", Outcome.SUCCEEDED.value)
+                mine.count_run("batches.feed", Outcome.SUCCEEDED.value, None)
             os.write(write, b"x")
             signal.pause()
         os.read(read, 1)
@@ -53,7 +53,7 @@ def test_a_killed_process_loses_nothing_and_its_successor_goes_on_from_there() -
 def test_observations_are_where_prometheus_looks_for_them() -> None:
     cells = lay_out(["batches.feed"], [Queue.INTERACTIVE], processes=1)
     for seconds in (0.005, 0.02, 40.0, 9000.0):
-        lane(cells, 1).observe(catalogue.JOB_RUN, "batches.feed", seconds)
+        lane(cells, 1).count_run("batches.feed", Outcome.SUCCEEDED.value, seconds)
     found = page(cells)
     name = "samplemind_job_run_seconds"
 
@@ -74,7 +74,7 @@ def test_observations_are_where_prometheus_looks_for_them() -> None:
 
 def test_a_job_of_another_role_is_counted_without_a_series_of_its_own() -> None:
     cells = lay_out(["batches.feed", "search.index"], [Queue.INTERACTIVE], processes=1)
-    lane(cells, 1).add(catalogue.JOBS, "search.index", Outcome.FAILED.value)
+    lane(cells, 1).count_run("search.index", Outcome.FAILED.value, 1.0)
     found = page(cells)
     assert found["samplemind_jobs_total", (("outcome", "failed"), ("task", OTHER))] == 1
     assert not [labels for _, labels in found if ("task", "search.index") in labels]
