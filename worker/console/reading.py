@@ -106,6 +106,14 @@ class Board:
         self._kept.clear()
         self._tasks.clear()
 
+    async def aclose(self) -> None:
+        """Give up what is being read."""
+        tasks = tuple(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _ask(self, key: Hashable, panel: Panel) -> Reading:
         started = time.monotonic()
         try:
