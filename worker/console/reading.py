@@ -85,6 +85,9 @@ class Board:
         self._kept: OrderedDict[Hashable, Reading] = OrderedDict()
         self._tasks: dict[Hashable, asyncio.Task[Reading]] = {}
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     async def read(self, key: Hashable, panel: Panel) -> Reading:
         """Return the newest reading that can be had within the panel's patience."""
         kept = self._kept.get(key)
