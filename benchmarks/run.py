@@ -24,14 +24,14 @@ AREAS = (
     "audio",
     "stack",
     "pipeline",
-    "search",
-    "maintenance",
-    "backup",
+    "jobs",
     "streams",
     "batches",
+    "search",
     "cache",
+    "maintenance",
+    "backup",
 )
-AREAS = ("audio", "stack", "pipeline", "jobs", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
