@@ -51,6 +51,7 @@ SOAK_S = 600.0
 _ACCOUNT = "ada:bench"
 _ROUND_S = 1.1
 _EVENTS_OF_A_JOB = 3
+_LEAST_EVENTS = 200_000
 _WORKERS = 4
 _REPOSITORY = Path(__file__).parents[1]
 
@@ -71,7 +72,7 @@ def rows(*, quick: bool, soak: bool = False) -> list[Row]:
                     settings,
                     process,
                     told,
-                    events=EVENTS // share,
+                    events=max(_LEAST_EVENTS, EVENTS // share),
                     seconds=SOAK_S if soak else 0.0,
                 )
 
