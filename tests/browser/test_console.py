@@ -158,9 +158,9 @@ def test_a_failed_job_is_sent_again(visiting: Visiting, stage: Stage) -> None:
 def test_failed_jobs_that_were_ticked_are_discarded_with_a_reason(
     visiting: Visiting, stage: Stage
 ) -> None:
-    first, second, third = make_letters(stage, 3, task="cache.warm")
+    first, second, third = make_letters(stage, 3, task="packs.publish")
     with visiting() as visitor:
-        page = visitor.open("/failed-jobs?task=cache.warm")
+        page = visitor.open("/failed-jobs?task=packs.publish")
         button = page.get_by_role("button", name="Discard selected")
         expect(button).to_be_disabled()
         for letter_id in (first, second):
@@ -179,15 +179,15 @@ def test_failed_jobs_that_were_ticked_are_discarded_with_a_reason(
 def test_a_page_renews_itself_and_leaves_alone_what_somebody_does(
     visiting: Visiting, stage: Stage
 ) -> None:
-    (old,) = make_letters(stage, 1, task="search.refresh")
+    (old,) = make_letters(stage, 1, task="packs.refresh")
     with visiting() as visitor:
-        page = visitor.open("/failed-jobs?task=search.refresh")
+        page = visitor.open("/failed-jobs?task=packs.refresh")
         box = page.locator(f"input[value='{old}']")
         box.check()
         search = page.get_by_role("searchbox")
         search.fill("half a wo")
         search.evaluate("field => field.setSelectionRange(2, 5)")
-        (new,) = make_letters(stage, 1, task="search.refresh")
+        (new,) = make_letters(stage, 1, task="packs.refresh")
         expect(page.locator(f"tr[data-key='{new}']")).to_be_visible()
         expect(search).to_have_value("half a wo")
         expect(search).to_be_focused()
