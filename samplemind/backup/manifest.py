@@ -207,6 +207,8 @@ class Manifest(_Record):
     physical: PhysicalRecord | None = None
     gap_ms: float | None = Field(None, ge=0)
     """How far apart the moments of the two stores may be."""
+    remarks: tuple[str, ...] = ()
+    """What came otherwise than was asked for, in sentences."""
     encryption: EncryptionRecord | None = None
     durations_s: dict[str, float] = Field(default_factory=dict)
     source_bytes: int = Field(0, ge=0)

@@ -48,6 +48,9 @@ _SNAPSHOT_TOO_OLD = 239
 _NOT_A_REPLICA_SET = 123
 _MASK = (1 << 128) - 1
 
+STAGE = "samplemind.restoring."
+"""Begins the names of collections that are being restored beside those that they will replace."""
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -132,7 +135,7 @@ class MongoSource:
         """Return what the database holds now, views last, each after those that it may read."""
         with translating_errors():
             found = [self._describe(dict(info)) for info in self._db.list_collections()]
-        kept = [each for each in found if not each.name.startswith("system.")]
+        kept = [each for each in found if not each.name.startswith(("system.", STAGE))]
         return sorted(kept, key=lambda each: (each.view, -each.size_bytes, each.name))
 
     def dump(self, collection: Collection, digest: DocumentDigest) -> Iterator[bytes]:
@@ -261,6 +264,51 @@ def create_collection(database: "Database[Document]", name: str, options: str) -
     """Make a collection or view anew with its options."""
     with translating_errors():
         database.command({"create": name, **json_util.loads(options, json_options=_CANONICAL)})
+
+
+def drop_staged(database: "Database[Document]") -> None:
+    """Remove what restores have left beside the collections."""
+    with translating_errors():
+        for name in database.list_collection_names(filter={"name": {"$regex": f"^{STAGE}"}}):
+            database.drop_collection(name)
+
+
+def switch_collections(
+    database: "Database[Document]", prefix: str, views: Iterable[tuple[str, str]], *, whole: bool
+) -> None:
+    """Give restored collections their names, in place of those that have them.
+
+    Args:
+        database: where both lie.
+        prefix: of the restored ones.
+        views: name and options of each view of the backup, in the order in which they are made.
+        whole: whether everything goes that the backup does not have.
+    """
+    views = list(views)
+    with translating_errors():
+        there = [dict(info) for info in database.list_collections()]
+        staged = [info["name"] for info in there if info["name"].startswith(prefix)]
+        coming = {name.removeprefix(prefix) for name in staged} | {name for name, _ in views}
+        # A rename replaces a collection, but no view; views first, as they read the others.
+        for info in sorted(there, key=lambda info: info["type"] != "view"):
+            name = info["name"]
+            if name.startswith(("system.", prefix)):
+                continue
+            replaced = name in coming and info["type"] != "collection"
+            if replaced or (whole and name not in coming) or name in {name for name, _ in views}:
+                database.drop_collection(name)
+        for name in staged:
+            database.client.admin.command(
+                {
+                    "renameCollection": f"{database.name}.{name}",
+                    "to": f"{database.name}.{name.removeprefix(prefix)}",
+                    "dropTarget": True,
+                }
+            )
+        for name, options in views:
+            create_collection(database, name, options)
+    drop_staged(database)  # of restores that were killed
+    await_majority(database)
 
 
 def restore_documents(

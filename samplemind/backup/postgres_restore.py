@@ -75,12 +75,10 @@ def require_empty(server: Server) -> None:
         raise ConflictError(message)
 
 
-def create_database(server: Server, *, drop: bool = False) -> None:
-    """Make the database where it is missing; with `drop`, drop it first with its sessions."""
+def create_database(server: Server) -> None:
+    """Make the database where it is missing."""
     name = sql.Identifier(server.database)
     with server.with_database("postgres").connect() as connection:
-        if drop:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
         known = connection.execute(
             "SELECT 1 FROM pg_database WHERE datname = %s", (server.database,)
         ).fetchone()

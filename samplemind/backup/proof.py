@@ -20,10 +20,9 @@ from psycopg import sql
 from samplemind.backup import mongo as mongo_store
 from samplemind.backup.control import Control
 from samplemind.backup.encryption import DataKey
-from samplemind.backup.manifest import BackupKind, Manifest, PostgresRecord, TableRecord
+from samplemind.backup.manifest import Manifest, PostgresRecord, TableRecord
 from samplemind.backup.objects import ObjectReader
 from samplemind.backup.parallel import run_parallel
-from samplemind.backup.physical import extract_base
 from samplemind.backup.postgres_tools import Server, find_tools, run_tool, running, server_major
 from samplemind.backup.relations import fingerprint, list_extensions, list_sequences
 from samplemind.backup.restore import Choice, Target, restore_backup, table_of
@@ -79,6 +78,7 @@ def verify_restored(
     control: Control,
     *,
     source: Server | None = None,
+    unpack: Callable[[Path], None] | None = None,
 ) -> list[str]:
     """Restore the backup into scratch servers and question them (L3); return the problems.
 
@@ -88,11 +88,12 @@ def verify_restored(
         data_key: what opens its objects.
         control: cancellation and progress.
         source: whose user and password a recovered base backup is asked with; never connected to.
+        unpack: fills a directory with a base backup and all that it stands on.
     """
     reader = ObjectReader(store, manifest.id, data_key)
     try:
-        if manifest.kind is BackupKind.PHYSICAL:
-            return _verify_base(manifest, reader, control, source)
+        if manifest.physical is not None:
+            return _verify_base(unpack, control, source)
         with restored_scratch(manifest, reader, control) as (server, documents):
             return question(manifest, server, documents)
     except PermanentError as error:
@@ -185,10 +186,9 @@ def ask_neighbours(connection: psycopg.Connection) -> list[str]:
 
 
 def _verify_base(
-    manifest: Manifest, reader: ObjectReader, control: Control, source: Server | None
+    unpack: Callable[[Path], None] | None, control: Control, source: Server | None
 ) -> list[str]:
-    physical = manifest.physical
-    if physical is None or source is None:
+    if unpack is None or source is None:
         return ["a base backup is restored with the user and password of its source"]
     with tempfile.TemporaryDirectory(prefix="samplemind-base-") as name:
         folder = Path(name)
@@ -196,9 +196,7 @@ def _verify_base(
         data, wal = folder / "data", folder / "wal"
         data.mkdir()
         wal.mkdir(mode=0o755)
-        control.begin("unpacking", manifest.source_bytes)
-        blocks = control.watch(reader.read(manifest.object(physical.base_object)))
-        extract_base(blocks, data)
+        unpack(data)
         major = int((data / "PG_VERSION").read_text())
         verify = [find_tools(major, "pg_verifybackup").path("pg_verifybackup")]
         try:

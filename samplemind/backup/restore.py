@@ -2,9 +2,11 @@
 
 Invariant: nothing of a target is touched before the manifest, its key and the first frames of the
 backup have been read; a target that holds anything is refused unless its owner said to drop it,
-and then a safety backup of it is made first. Rows and documents are counted and compared with the
-manifest. Objects stream from the store into the server: only the definitions, some hundred
-kilobytes, lie in a file for a while.
+and then a safety backup of it is made first. What is dropped is replaced: everything is restored
+beside it, and switched within moments once all of it is there, so that a restore that fails or is
+killed has changed nothing, and nobody reads or writes a half of one. Rows and documents are
+counted and compared with the manifest. Objects stream from the store into the server: only the
+definitions, some hundred kilobytes, lie in a file for a while.
 """
 
 import tempfile
@@ -18,7 +20,6 @@ from pymongo import MongoClient
 
 from samplemind.backup import mongo as mongo_store
 from samplemind.backup.control import Control
-from samplemind.backup.job_lock import hold_backup_lock
 from samplemind.backup.manifest import (
     CollectionRecord,
     Manifest,
@@ -43,6 +44,7 @@ from samplemind.backup.postgres_restore import (
 )
 from samplemind.backup.postgres_tools import Server, find_tools, server_major
 from samplemind.backup.relations import SequencePlace, Table
+from samplemind.backup.staging import Stage, staged, switch
 from samplemind.connections.mongo import translating_errors
 from samplemind.errors import (
     BackupCorruptError,
@@ -147,15 +149,22 @@ def restore_backup(
     report = RestoreReport(manifest.id)
     target = _chosen_target(target, choice)
     _prepare(target, choice, before_drop)
-    if target.mongo is not None and manifest.mongo is not None:
-        _restore_mongo(manifest, reader, target.mongo, choice, control, report)
-        report.documents_s = round(time.monotonic() - began, 3)
-    if target.postgres is not None and manifest.postgres is not None:
-        with hold_backup_lock(target.postgres):
+    with staged(target.postgres, target.mongo, replace=choice.drop) as stage:
+        if stage.mongo is not None and manifest.mongo is not None:
+            _restore_mongo(manifest, reader, stage, choice, control, report)
+            report.documents_s = round(time.monotonic() - began, 3)
+        if stage.postgres is not None and manifest.postgres is not None:
             restore = _PostgresRestore(
-                manifest, manifest.postgres, reader, target.postgres, choice, control
+                manifest, manifest.postgres, reader, stage.postgres, choice, control
             )
             restore.run(report, began)
+        control.check()
+    if choice.drop:
+        control.begin("switching")
+        switch(target.postgres, stage, _views(manifest, choice), whole=not choice.partial)
+        if target.postgres is not None:
+            report.database = target.postgres.database
+            report.open_s = round(time.monotonic() - began, 3)
     report.seconds = round(time.monotonic() - began, 3)
     _log.info(
         "backup.restored",
@@ -325,13 +334,14 @@ class _PostgresRestore:
 def _restore_mongo(
     manifest: Manifest,
     reader: ObjectReader,
-    settings: MongoSettings,
+    stage: Stage,
     choice: Choice,
     control: Control,
     report: RestoreReport,
 ) -> None:
-    record = manifest.mongo
+    record, settings = manifest.mongo, stage.mongo
     assert record is not None  # noqa: S101 - the caller has looked
+    assert settings is not None  # noqa: S101 - the same
     chosen = [
         each for each in record.collections if not choice.partial or each.name in choice.collections
     ]
@@ -343,18 +353,20 @@ def _restore_mongo(
 
         def restore(each: CollectionRecord) -> int:
             digest = mongo_store.DocumentDigest()
-            mongo_store.create_collection(database, each.name, each.options)
+            name = stage.prefix + each.name
+            mongo_store.create_collection(database, name, each.options)
             if each.object is not None:
                 blocks = control.watch(reader.read(manifest.object(each.object)))
-                mongo_store.restore_documents(database, each.name, blocks, digest)
+                mongo_store.restore_documents(database, name, blocks, digest)
             if (digest.documents, digest.digest) != (each.documents, each.digest):
                 message = f"{each.name} has other documents than the backup says"
                 raise BackupCorruptError(message)
-            mongo_store.create_indexes(database, each.name, each.indexes)
+            mongo_store.create_indexes(database, name, each.indexes)
             return digest.documents
 
         report.documents = sum(run_parallel(restore, plain, choice.jobs, control))
-        for view in (each for each in chosen if each.view):
+        # Views read collections by their names, which they get at the switch.
+        for view in (each for each in chosen if each.view and not stage.prefix):
             mongo_store.create_collection(database, view.name, view.options)
         mongo_store.await_majority(database)
 
@@ -377,12 +389,20 @@ def _prepare(target: Target, choice: Choice, before_drop: Callable[[], None]) ->
         create_database(target.postgres)
         require_empty(target.postgres)
     if choice.drop:
-        before_drop()
         if target.postgres is not None:
-            create_database(target.postgres, drop=True)
-        if target.mongo is not None:
-            with mongo_store.connect(target.mongo) as client:
-                client.drop_database(target.mongo.database)
+            create_database(target.postgres)
+        before_drop()
+
+
+def _views(manifest: Manifest, choice: Choice) -> list[tuple[str, str]] | None:
+    """Return name and options of the views that come with the documents; none: none come."""
+    if manifest.mongo is None:
+        return None
+    return [
+        (each.name, each.options)
+        for each in manifest.mongo.collections
+        if each.view and (not choice.partial or each.name in choice.collections)
+    ]
 
 
 def _require_no_collections(settings: MongoSettings, choice: Choice) -> None:

@@ -75,6 +75,11 @@ def is_wal_name(name: str) -> bool:
     return _SEGMENT.fullmatch(name) is not None or _HISTORY.fullmatch(name) is not None
 
 
+def is_segment_name(name: str) -> bool:
+    """Tell whether a file is a whole segment."""
+    return _SEGMENT.fullmatch(name) is not None
+
+
 def ensure_slot(server: Server) -> None:
     """Make the slot that keeps WAL until it is received; from here on there is no gap.
 

@@ -10,11 +10,9 @@ import click
 
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
-from samplemind.connections.redis import translating_errors
 from samplemind.connections.resources import Connections
-from samplemind.errors import NotFoundError, TransientError
-from samplemind.jobs.client import producer
-from samplemind.jobs.periodic import MANUAL, TABLE_KEY, Periodic, read_table, slot_headers
+from samplemind.errors import TransientError
+from samplemind.jobs.manual import find_periodic, manual_slot, run_now
 from samplemind.maintenance.watchdog import ScheduleStanding, schedule_standing
 from samplemind.maintenance.watchdog import as_json as standing_as_json
 from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutcome
@@ -77,7 +75,7 @@ def run(context: click.Context, name: str, no_wait: bool, timeout: float, as_jso
     job_id = str(uuid4())
 
     async def work(connections: Connections) -> dict[str, Any]:
-        await asyncio.to_thread(_send, connections, await _find(connections, name), job_id)
+        await run_now(connections, await find_periodic(connections, name), job_id)
         if no_wait:
             return {"name": name, "job_id": job_id, "outcome": "sent"}
         return await _await_end(connections, name, job_id, timeout)
@@ -93,41 +91,13 @@ def run(context: click.Context, name: str, no_wait: bool, timeout: float, as_jso
     context.exit(1 if found["outcome"] == RunOutcome.FAILED.value else 0)
 
 
-async def _find(connections: Connections, name: str) -> Periodic:
-    with translating_errors():
-        stored = await connections.broker.hgetall(TABLE_KEY)
-    table = {
-        entry.name: entry
-        for entry in read_table({_text(key): _text(value) for key, value in stored.items()})
-    }
-    if name not in table:
-        known = ", ".join(table) or "none: no beat has run yet"
-        message = f"there is no periodic job {name!r}; there are {known}"
-        raise NotFoundError(message)
-    return table[name]
-
-
-def _send(connections: Connections, entry: Periodic, job_id: str) -> None:
-    app = producer(connections.settings)
-    try:
-        app.send_task(
-            entry.name,
-            kwargs=dict(entry.kwargs),
-            queue=entry.queue,
-            task_id=job_id,
-            headers=slot_headers(f"{MANUAL}{job_id}"),
-        )
-    finally:
-        app.close()
-
-
 async def _await_end(
     connections: Connections, name: str, job_id: str, timeout_s: float
 ) -> dict[str, Any]:
     ends = time.monotonic() + timeout_s
     while time.monotonic() < ends:
         async with connections.postgres.session() as session:
-            found = await PeriodicRunRepository(session).find_by_slot(name, f"{MANUAL}{job_id}")
+            found = await PeriodicRunRepository(session).find_by_slot(name, manual_slot(job_id))
         if found is not None and found.outcome in (RunOutcome.SUCCEEDED, RunOutcome.FAILED):
             return {
                 "name": name,
@@ -140,7 +110,3 @@ async def _await_end(
         await asyncio.sleep(_POLL_S)
     message = f"{name} has not ended within {timeout_s:.0f} s; it goes on (job {job_id})"
     raise TransientError(message)
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -110,6 +110,32 @@ class JobBroker:
                 break
         return chosen[:limit]
 
+    def newest_of(self, prefix: str, *, limit: int, look_back: int) -> list[JobStatus]:
+        """Return the jobs whose name begins so, the last seen first.
+
+        Args:
+            prefix: of the job's name, such as `backups.`.
+            limit: how many at most.
+            look_back: jobs of any name that are looked at; what lies behind these is not found.
+        """
+        chosen: list[str] = []
+        for start in range(0, look_back, _JOBS_IN_A_CALL):
+            with translating_errors():
+                ids = self._client.zrevrange(state.JOBS, start, start + _JOBS_IN_A_CALL - 1)
+                job_ids = [job_id.decode() for job_id in cast("list[bytes]", ids)]
+                with self._client.pipeline(transaction=False) as pipe:
+                    for job_id in job_ids:
+                        pipe.hget(state.job_key(job_id), "task")
+                    tasks = pipe.execute()
+            chosen += [
+                job_id
+                for job_id, task in zip(job_ids, tasks, strict=True)
+                if task is not None and task.decode().startswith(prefix)
+            ]
+            if not job_ids or len(chosen) >= limit:
+                break
+        return [job for job in self.statuses(chosen[:limit]) if job is not None]
+
     def cancel(self, job_id: str) -> str:
         """Cancel a job; return `cancelled`, `requested` of a running one, or how it had ended."""
         with translating_errors():

@@ -34,6 +34,7 @@ from samplemind.jobs.envelope import (
     encode_message,
     expiry,
     list_key,
+    sent_headers,
 )
 from samplemind.jobs.payloads import Payload
 from samplemind.jobs.state import ENDED_LIFE_S, JobState, JobStatus, unique_key
@@ -207,6 +208,10 @@ class SyncJobs:
         """Return the jobs that were first seen last, in these states; none: in any."""
         return self._open().newest(limit=limit, states=frozenset(states))
 
+    def newest_of(self, prefix: str, *, limit: int, look_back: int = 10_000) -> list[JobStatus]:
+        """Return the jobs whose name begins so, of the last `look_back`, the last seen first."""
+        return self._open().newest_of(prefix, limit=limit, look_back=look_back)
+
     def _open(self) -> "JobBroker":
         from samplemind.jobs.broker import JobBroker
 
@@ -303,6 +308,14 @@ class Jobs:
     async def cancel(self, job_id: UUID | str) -> JobState:
         """Do as `SyncJobs.cancel`."""
         return await asyncio.to_thread(self._sync.cancel, job_id)
+
+    async def newest_of(
+        self, prefix: str, *, limit: int, look_back: int = 10_000
+    ) -> list[JobStatus]:
+        """Do as `SyncJobs.newest_of`."""
+        return await asyncio.to_thread(
+            self._sync.newest_of, prefix, limit=limit, look_back=look_back
+        )
 
     async def submit_batch(
         self,
@@ -417,6 +430,7 @@ def _message(
             schema_version=payload.schema_version,
             priority=step,
             expires=expiry(expires),
+            delay_s=0.0 if delay is None else delay.total_seconds(),
         ),
         delay_ms=_milliseconds(delay),
         unique_key="" if idempotency_key is None else unique_key(name, idempotency_key),
@@ -552,5 +566,5 @@ def _publish_once(app: "Celery", payloads: Sequence[Payload], job_ids: Sequence[
                 queue=queue_for(payload.job_name).value,
                 task_id=str(job_id),
                 producer=sender,
-                headers={SCHEMA_HEADER: payload.schema_version},
+                headers={SCHEMA_HEADER: payload.schema_version, **sent_headers()},
             )

@@ -52,14 +52,21 @@ class JobStanding:
     last_error: str | None
     figures: dict[str, Any] | None
     next_at: datetime
+    late_s: float = 0.0
+    """How long its last slot has not been started; 0: it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStanding:
-    """All of them, and whether a beat leads."""
+    """All of them, and which beat leads (`host:pid`); none: nothing periodic is sent."""
 
-    beat_leads: bool
+    leader: str | None
     jobs: tuple[JobStanding, ...]
+
+    @property
+    def beat_leads(self) -> bool:
+        """Whether one leads."""
+        return self.leader is not None
 
     @property
     def problems(self) -> tuple[JobStanding, ...]:
@@ -101,6 +108,15 @@ def judge(
     return Standing.ON_TIME if last.ended_at is not None else Standing.RUNNING
 
 
+def lateness_s(entry: Periodic, last: PeriodicRun | None, now: datetime) -> float:
+    """Return for how many seconds the slot that is due by now has not been started."""
+    due = entry.when.latest(now)
+    if entry.since is None or entry.since >= due:
+        return 0.0
+    started = last is not None and last.started_at >= due
+    return 0.0 if started else (now - due).total_seconds()
+
+
 async def schedule_standing(connections: Connections, now: datetime) -> ScheduleStanding:
     """Return how every periodic job stands.
 
@@ -109,13 +125,14 @@ async def schedule_standing(connections: Connections, now: datetime) -> Schedule
     """
     with translating_errors():
         stored = await connections.broker.hgetall(TABLE_KEY)
-        leads = await connections.broker.exists(LEADER_KEY)
+        token = await connections.broker.get(LEADER_KEY)
     table = read_table({_text(name): _text(entry) for name, entry in stored.items()})
     names = [entry.name for entry in table]
     async with connections.postgres.session() as session:
         runs = PeriodicRunRepository(session)
         latest, ended = await runs.latest(names), await runs.latest_ended(names)
-    return ScheduleStanding(bool(leads), tuple(_standings(table, latest, ended, now)))
+    leader = None if token is None else _text(token).rpartition(":")[0]
+    return ScheduleStanding(leader, tuple(_standings(table, latest, ended, now)))
 
 
 async def watch(connections: Connections) -> dict[str, Any]:
@@ -136,7 +153,11 @@ async def watch(connections: Connections) -> dict[str, Any]:
 
 def as_json(found: ScheduleStanding) -> dict[str, Any]:
     """Return what `schedule list --json` prints."""
-    return {"beat_leads": found.beat_leads, "jobs": [asdict(job) for job in found.jobs]}
+    return {
+        "beat_leads": found.beat_leads,
+        "leader": found.leader,
+        "jobs": [asdict(job) for job in found.jobs],
+    }
 
 
 def _standings(
@@ -162,6 +183,7 @@ def _standings(
                 last_error=told.error if told else None,
                 figures=told.figures if told else None,
                 next_at=entry.when.following(now),
+                late_s=lateness_s(entry, last, now),
             )
         )
     return found

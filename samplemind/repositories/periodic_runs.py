@@ -91,6 +91,16 @@ class PeriodicRunRepository:
         """Return the last run of each job that ended for good, well or not."""
         return await self._last(names, ended_only=True)
 
+    async def newest(self, name: str, *, limit: int) -> Sequence[PeriodicRun]:
+        """Return a job's runs, the last started first."""
+        found = await self._session.scalars(
+            select(PeriodicRun)
+            .where(PeriodicRun.name == name)
+            .order_by(PeriodicRun.started_at.desc())
+            .limit(limit)
+        )
+        return found.all()
+
     async def between(self, name: str, start: datetime, end: datetime) -> Sequence[PeriodicRun]:
         """Return a job's runs that started in a period, the oldest first."""
         found = await self._session.scalars(

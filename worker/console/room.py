@@ -20,6 +20,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from flower.views.auth import is_safe_redirect
@@ -27,6 +28,8 @@ from tornado.web import HTTPError
 
 from samplemind.connections.resources import Connections
 from samplemind.errors import NotFoundError, SampleMindError
+from samplemind.jobs.client import Jobs
+from samplemind.jobs.payloads import Payload
 from samplemind.models.audit_log import AuditOutcome
 from worker.console import audit
 from worker.console.guard import Guarded
@@ -173,6 +176,18 @@ class Action(RoomHandler):
             SampleMindError: it could not be done; the message says why.
         """
         raise NotImplementedError
+
+    async def enqueue(self, payload: Payload, key: str) -> str:
+        """Send a job, and return its id; while one with this key waits or runs, that one's.
+
+        What takes long is done by a worker: the console stays quick, and a restart of it ends
+        nothing.
+        """
+        async with Jobs(self.connections.settings) as jobs:
+            job_id = await jobs.enqueue(
+                payload, idempotency_key=f"console {key}", unique_for=timedelta(0)
+            )
+        return str(job_id)
 
     async def post(self, *arguments: str) -> None:
         """Ask, unless that was done; act; write it down; say what happened."""
