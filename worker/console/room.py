@@ -61,6 +61,16 @@ class Outcome:
     resource_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line of what is wrong: how badly, what, what to do, and where to look."""
+
+    state: str
+    text: str
+    mend: str
+    link: str | None = None
+
+
 class RoomHandler(Guarded):
     """A handler of ours."""
 
