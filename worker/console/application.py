@@ -133,6 +133,19 @@ class Console(Flower):
             self.depths.save()
         super().stop()
 
+    async def settle(self) -> None:
+        """Wait until what goes on beside the requests has ended."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Close what the rooms opened; what they began is given up."""
+        for task in tuple(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self.board.aclose()
+        await self.connections.aclose()
+        self.executor.shutdown(wait=False)
+
     def count_refused_sign_in(self) -> None:
         """Count a wrong name or password."""
         _REFUSED.inc()

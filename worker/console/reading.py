@@ -85,6 +85,9 @@ class Board:
         self._kept: OrderedDict[Hashable, Reading] = OrderedDict()
         self._tasks: dict[Hashable, asyncio.Task[Reading]] = {}
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     async def read(self, key: Hashable, panel: Panel) -> Reading:
         """Return the newest reading that can be had within the panel's patience."""
         kept = self._kept.get(key)
@@ -105,6 +108,14 @@ class Board:
         """Let everything be read anew, because something was changed."""
         self._kept.clear()
         self._tasks.clear()
+
+    async def aclose(self) -> None:
+        """Give up what is being read."""
+        tasks = tuple(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask(self, key: Hashable, panel: Panel) -> Reading:
         started = time.monotonic()
