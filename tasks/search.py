@@ -52,10 +52,12 @@ def index_dirty() -> None:
 
 
 @app.task(base=Job, name=ReconcileIndex.job_name)
-def reconcile_index() -> None:
+def reconcile_index() -> dict[str, Any]:
     """Mark what differs between the library and the index, then write it."""
-    if run(reconcile(connections())).total:
+    drift = run(reconcile(connections()))
+    if drift.total:
         publish(app, [IndexDirty()])
+    return dataclasses.asdict(drift)
 
 
 @app.task(base=Job, bind=True, name=IndexFiles.job_name, ignore_result=False)

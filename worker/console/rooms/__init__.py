@@ -1,7 +1,7 @@
 """The rooms, one module each, in the order of the navigation."""
 
 from worker.console.room import Room
-from worker.console.rooms import backups, batches, failed_jobs, overview, schedule
+from worker.console.rooms import backups, batches, failed_jobs, overview, schedule, search
 
 ROOMS: tuple[Room, ...] = (
     overview.ROOM,
@@ -9,5 +9,6 @@ ROOMS: tuple[Room, ...] = (
     failed_jobs.ROOM,
     backups.ROOM,
     schedule.ROOM,
+    search.ROOM,
 )
 """A new room is one module here, one template, and one entry in this tuple."""
