@@ -3,10 +3,12 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
@@ -17,6 +19,8 @@ from samplemind.settings import Settings
 from tests.browser.scenes import furnish
 from tests.conftest import empty_stores
 from tests.worker.processes import WorkerProcess, wait_until
+
+T = TypeVar("T")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -65,6 +69,12 @@ class Visit:
         assert self.hosts <= {urlsplit(self.stage.address).netloc}
 
 
+def beside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it in a thread: the browser's driver has a loop of its own in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(work())).result()
+
+
 @contextmanager
 def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
     """Fill the stores, start a console; stop it at the end."""
@@ -74,7 +84,7 @@ def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
             await empty_stores(connections)
             return await furnish(connections)
 
-    names = asyncio.run(fill())
+    names = beside(fill)
     urls = {store: settings.url(store) for store in Store}
     environment = {
         f"SAMPLEMIND_{store.name}_URL": url.get_secret_value()

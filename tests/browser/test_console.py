@@ -1,6 +1,5 @@
 """The console as operators see it, in a real browser over real stores."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -23,6 +22,7 @@ from tests.browser.stage import (
     VIEWER,
     Stage,
     Visit,
+    beside,
     open_browser,
     set_stage,
     visit,
@@ -229,7 +229,7 @@ def make_batch(stage: Stage) -> UUID:
         async with Connections(stage.settings) as connections:
             return await add_batch(connections, BatchState.RUNNING, done=2, pending=3)
 
-    return asyncio.run(make())
+    return beside(make)
 
 
 def make_letters(stage: Stage, count: int, task: str = "search.index_files") -> list[UUID]:
@@ -237,7 +237,7 @@ def make_letters(stage: Stage, count: int, task: str = "search.index_files") -> 
         async with Connections(stage.settings) as connections:
             return await add_letters(connections, count, task=task)
 
-    return asyncio.run(make())
+    return beside(make)
 
 
 def progress_of(stage: Stage, batch_id: UUID) -> Progress:
@@ -245,7 +245,7 @@ def progress_of(stage: Stage, batch_id: UUID) -> Progress:
         async with Connections(stage.settings) as connections:
             return await progress(connections, batch_id)
 
-    return asyncio.run(read())
+    return beside(read)
 
 
 def state_of(stage: Stage, letter_id: UUID) -> str:
@@ -258,4 +258,4 @@ def state_of(stage: Stage, letter_id: UUID) -> str:
             (letter,) = [each for each in found if each.id == letter_id]
             return letter.state
 
-    return asyncio.run(read())
+    return beside(read)
