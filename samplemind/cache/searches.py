@@ -9,7 +9,8 @@ Invariant: who looks is part of the key and of the tags: no viewer ever gets wha
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -46,6 +47,16 @@ _RESULT_FIELDS = tuple(
     field.name for field in dataclasses.fields(Results) if field.name not in ("took_ms", "results")
 )
 _Search = Callable[[AsyncSession], Awaitable[Results]]
+
+
+@dataclass(frozen=True, slots=True)
+class PopularSearch:
+    """What many search for; `count` halves every six hours, `filters` are those that were set."""
+
+    query: str
+    filters: Mapping[str, Any]
+    limit: int
+    count: float
 
 
 class CachedSearch:
@@ -156,6 +167,17 @@ class CachedSearch:
         compute = partial(self._compute, self._words(query, filters, options))
         return await self._connections.cached.refresh(place, compute, _POLICY, _tags(filters))
 
+    async def popular(self, number: int = 20) -> tuple[PopularSearch, ...]:
+        """Return what is searched for most; what another version counted is left out."""
+        found = []
+        for member, count in await self.popularity.top_counts(number):
+            try:
+                query, filters, limit = _read_asked(member)
+            except UnreadableValueError:
+                continue
+            found.append(PopularSearch(query, _narrowing(filters), limit, round(count, 2)))
+        return tuple(found)
+
     async def aclose(self) -> None:
         """Send the counts that were gathered."""
         await self.popularity.aclose()
@@ -226,6 +248,14 @@ def _asked(query: str, filters: Filters, limit: int) -> bytes:
             value = [value.start, value.end]
         narrow[field.name] = str(value) if isinstance(value, KeyMatch) else value
     return dumps([query, narrow, limit])
+
+
+def _narrowing(filters: Filters) -> dict[str, Any]:
+    return {
+        field.name: value
+        for field in dataclasses.fields(filters)
+        if (value := getattr(filters, field.name)) != field.default
+    }
 
 
 def _read_asked(asked: bytes) -> tuple[str, Filters, int]:

@@ -1,7 +1,7 @@
 """The rooms, one module each, in the order of the navigation."""
 
 from worker.console.room import Room
-from worker.console.rooms import backups, batches, failed_jobs, overview, schedule, search
+from worker.console.rooms import backups, batches, cache, failed_jobs, overview, schedule, search
 
 ROOMS: tuple[Room, ...] = (
     overview.ROOM,
@@ -10,5 +10,6 @@ ROOMS: tuple[Room, ...] = (
     backups.ROOM,
     schedule.ROOM,
     search.ROOM,
+    cache.ROOM,
 )
 """A new room is one module here, one template, and one entry in this tuple."""
