@@ -1,7 +1,16 @@
 """The rooms, one module each, in the order of the navigation."""
 
 from worker.console.room import Room
-from worker.console.rooms import backups, batches, cache, failed_jobs, overview, schedule, search
+from worker.console.rooms import (
+    backups,
+    batches,
+    cache,
+    database,
+    failed_jobs,
+    overview,
+    schedule,
+    search,
+)
 
 ROOMS: tuple[Room, ...] = (
     overview.ROOM,
@@ -9,6 +18,7 @@ ROOMS: tuple[Room, ...] = (
     failed_jobs.ROOM,
     backups.ROOM,
     schedule.ROOM,
+    database.ROOM,
     search.ROOM,
     cache.ROOM,
 )

@@ -16,7 +16,7 @@ from worker.console.room import Action, Outcome, Page, Problem, Room
 _LEAST_READS = 1000
 _LOW_RATE = 0.3
 _FULL = 0.95
-_SLOW_MS = 20.0
+_SLOW_MS = 100.0
 _LONGEST_PATTERN = 200
 _WITHOUT = "everything works without it, more slowly: `samplemind doctor`"
 
