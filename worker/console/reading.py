@@ -56,6 +56,8 @@ class Reading:
     mend: str | None = None
     error: SampleMindError | None = None
     read_at: float = 0.0
+    good_for_s: float = 0.0
+    """Seconds for which nobody wants a newer one."""
 
     @property
     def ready(self) -> bool:
@@ -70,7 +72,7 @@ class Reading:
     @property
     def stale(self) -> bool:
         """Whether a newer reading is overdue."""
-        return self.ready and self.age_s > _STALE_AFTER_S
+        return self.ready and self.age_s > max(_STALE_AFTER_S, 2 * self.good_for_s)
 
     @property
     def age_s(self) -> float:
@@ -121,7 +123,8 @@ class Board:
         started = time.monotonic()
         try:
             async with asyncio.timeout(panel.timeout_s):
-                found = Reading(await panel.ask(), read_at=time.monotonic())
+                value = await panel.ask()
+                found = Reading(value, read_at=time.monotonic(), good_for_s=panel.fresh_s)
         except TimeoutError:
             message = f"no answer within {panel.timeout_s:.0f} s"
             found = Reading(problem=message, mend=panel.mend, read_at=time.monotonic())
