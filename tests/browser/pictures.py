@@ -10,8 +10,8 @@ from samplemind.documents.indexes import ensure_indexes
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.migrate import migrate_postgres
 from samplemind.settings import Settings, load_settings
-from tests.browser.scenes import FLOWERS, SCENES, send_events
-from tests.browser.stage import open_browser, set_stage, visit
+from tests.browser.scenes import FLOWERS, SCENES
+from tests.browser.stage import open_browser, set_stage, show_events, visit
 from tests.conftest import temporary_home
 
 PICTURES = Path(__file__).parents[2] / "docs" / "console"
@@ -27,7 +27,7 @@ def main() -> None:
         directory = home / "console"
         directory.mkdir()
         with set_stage(settings, directory) as stage, sync_playwright() as playwright:
-            send_events(settings)
+            show_events(stage)
             with open_browser(playwright) as browser:
                 for theme in ("light", "dark"):
                     with visit(browser, stage, theme=theme, viewport=_VIEWPORT) as visitor:

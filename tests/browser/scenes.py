@@ -6,7 +6,6 @@ Every room of the console has its scenes here; a test fails for a room that has 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from time import time
 from uuid import uuid4
 
 from samplemind.connections.resources import Connections
@@ -15,6 +14,7 @@ from samplemind.ids import new_id
 from samplemind.jobs.client import SyncJobs, producer
 from samplemind.jobs.letters import DeathCause
 from samplemind.jobs.payloads import IndexFiles
+from samplemind.settings import Settings
 from tests.console_data import add_batch, add_letters
 
 WORKER = "index@node-1"
@@ -93,20 +93,18 @@ FURNISHERS: list[Callable[[Connections], Awaitable[dict[str, str]]]] = [_batches
 """Each makes what some pages show."""
 
 
-def send_events(connections_settings: object, count: int = 12) -> None:
+def send_events(settings: Settings, count: int = 12) -> None:
     """Tell the console of a worker and of jobs, as workers do."""
     with (
-        producer(connections_settings) as app,
-        app.events.default_dispatcher(  # type: ignore[arg-type]
-            hostname=WORKER
-        ) as dispatcher,
+        producer(settings) as app,
+        app.events.default_dispatcher(hostname=WORKER) as dispatcher,
     ):
         dispatcher.send("worker-online", freq=2, sw_ident="py-celery", sw_ver="5.7", sw_sys="Linux")
+        dispatcher.send("worker-heartbeat", freq=2, active=0, processed=count)
         for _ in range(count):
             job_id = str(uuid4())
-            started = time()
             dispatcher.send(
                 "task-received", uuid=job_id, name="search.index_files", args="()", kwargs="{}"
             )
             dispatcher.send("task-started", uuid=job_id)
-            dispatcher.send("task-succeeded", uuid=job_id, result="None", runtime=time() - started)
+            dispatcher.send("task-succeeded", uuid=job_id, result="None", runtime=0.21)

@@ -1,8 +1,10 @@
 """A console as a process over real stores, and a real browser in front of it."""
 
 import asyncio
+import base64
 import json
 import shutil
+import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 from samplemind.connections.resources import Connections
 from samplemind.endpoints import Store
 from samplemind.settings import Settings
-from tests.browser.scenes import furnish
+from tests.browser.scenes import furnish, send_events
 from tests.conftest import empty_stores
 from tests.worker.processes import WorkerProcess, wait_until
 
@@ -104,6 +106,21 @@ def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
     finally:
         process.process.terminate()
         process.wait(20)
+
+
+def show_events(stage: Stage) -> None:
+    """Tell the console of jobs until it has seen some; it may not have listened at first."""
+    token = base64.b64encode(":".join(OPERATOR).encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - our own address
+        f"{stage.address}/api/tasks", headers={"Authorization": f"Basic {token}"}
+    )
+
+    def seen() -> bool:
+        send_events(stage.settings)
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return bool(json.load(answer))
+
+    wait_until(seen, seconds=30, what="the console has seen events")
 
 
 @contextmanager

@@ -67,11 +67,17 @@ async def test_a_store_that_does_not_answer_is_told_with_the_mend() -> None:
     assert not reading.ready
 
 
-async def test_a_reading_that_takes_too_long_is_given_up() -> None:
+async def test_a_store_that_hangs_is_told_of_and_asked_once_until_it_answers() -> None:
     source, board = Source(), Board()
-    reading = await board.read("p", Panel(source.ask, timeout_s=0.01, patience_s=30))
-    assert reading.problem is not None
-    assert "no answer" in reading.problem
+    panel = Panel(source.ask, fresh_s=0, timeout_s=0.01, patience_s=30)
+    for _ in range(3):
+        reading = await board.read("p", panel)
+        assert reading.problem is not None
+        assert "no answer" in reading.problem
+    assert source.asked == 1
+    source.answers.set()
+    late = await board.read("p", Panel(source.ask, fresh_s=0, timeout_s=60, patience_s=30))
+    assert late.value == 1
 
 
 async def test_a_fault_of_ours_spoils_its_own_panel_only() -> None:

@@ -35,7 +35,7 @@
     event.preventDefault();
     asked = { form: form, action: button && button.hasAttribute("formaction") ? button.formAction : form.action };
     var chosen = form.querySelectorAll("input[data-choice]:checked").length;
-    title.textContent = question.replace("{n}", String(chosen));
+    title.textContent = question.replace("{jobs}", chosen + (chosen === 1 ? " job" : " jobs"));
     detail.textContent = told(form, button, "data-ask-detail") || "";
     yes.textContent = told(form, button, "data-ask-yes") || "Yes";
     var danger = told(form, button, "data-ask-danger") !== null;
