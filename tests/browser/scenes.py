@@ -8,14 +8,25 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
 
+from samplemind.backup.verification import Level
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_job import BatchState
 from samplemind.ids import new_id
 from samplemind.jobs.client import SyncJobs, producer
 from samplemind.jobs.letters import DeathCause
-from samplemind.jobs.payloads import IndexFiles
+from samplemind.jobs.payloads import CreateBackup, IndexFiles
+from samplemind.jobs.periodic import MANUAL
+from samplemind.repositories.periodic_runs import RunOutcome
 from samplemind.settings import Settings
 from tests.console_data import add_batch, add_letters
+from tests.console_stores import (
+    add_library,
+    add_run,
+    back_up,
+    fill_cache,
+    leave_schedule,
+    verify,
+)
 
 WORKER = "index@node-1"
 
@@ -39,6 +50,17 @@ SCENES: dict[str, tuple[Scene, ...]] = {
         Scene("/failed-jobs", "no space left in the bucket", "failed-jobs"),
         Scene("/failed-jobs/{letter}", "Traceback (most recent call last)", "failed-job"),
     ),
+    "backups": (
+        Scene("/backups", "before the upgrade", "backups"),
+        Scene("/backups/{backup}", "Beside the live databases", "backup"),
+    ),
+    "schedule": (
+        Scene("/schedule", "the bucket samples-archive is not there", "schedule"),
+        Scene("/schedule/search.fold", "an operator", "periodic-job"),
+    ),
+    "database": (Scene("/database", "Share of time", "database"),),
+    "search": (Scene("/search?q=dark+kick&plans=1", "/a/Dark_Kick_03.wav", "search"),),
+    "cache": (Scene("/cache?pattern=search:*", "values match", "cache"),),
 }
 """By the path of the room."""
 
@@ -89,7 +111,48 @@ async def _queues(connections: Connections) -> dict[str, str]:
     return {}
 
 
-FURNISHERS: list[Callable[[Connections], Awaitable[dict[str, str]]]] = [_batches, _letters, _queues]
+async def _schedule(connections: Connections) -> dict[str, str]:
+    await leave_schedule(connections, known_for=timedelta(seconds=1))
+    for number, seconds in enumerate((0.21, 0.34, 0.19, 1.62, 0.4, 0.28, 0.33)):
+        await add_run(
+            connections,
+            "search.fold",
+            RunOutcome.SUCCEEDED,
+            slot=f"2026-01-01T00:0{number}:00Z",
+            seconds=seconds,
+            figures={"folded": 40 * number, "waiting": 0},
+        )
+    await add_run(connections, "search.fold", RunOutcome.SUCCEEDED, slot=f"{MANUAL}x")
+    gone = "StorageError: the bucket samples-archive is not there"
+    await add_run(connections, "retention.run", RunOutcome.FAILED, error=gone)
+    same = {"compared": 3, "missing": 0, "stale": 0, "surplus": 0, "ahead": 0}
+    await add_run(connections, "search.reconcile", RunOutcome.SUCCEEDED, figures=same)
+    return {}
+
+
+async def _backups(connections: Connections) -> dict[str, str]:
+    made = await back_up(connections.settings, reason="before the upgrade")
+    await verify(connections.settings, made.id, Level.DECODED)
+    await back_up(connections.settings)
+    with SyncJobs(connections.settings) as jobs:
+        jobs.enqueue(CreateBackup(kind="dump", reason="for the auditors"))
+    return {"backup": made.id}
+
+
+async def _library(connections: Connections) -> dict[str, str]:
+    await add_library(connections)
+    await fill_cache(connections)
+    return {}
+
+
+FURNISHERS: list[Callable[[Connections], Awaitable[dict[str, str]]]] = [
+    _batches,
+    _letters,
+    _queues,
+    _schedule,
+    _backups,
+    _library,
+]
 """Each makes what some pages show."""
 
 

@@ -81,6 +81,9 @@ def beside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
     """Fill the stores, start a console; stop it at the end."""
 
+    # What the console keeps and finds in its home, such as backups, lies in the directory.
+    settings = settings.model_copy(update={"home": directory})
+
     async def fill() -> dict[str, str]:
         async with Connections(settings) as connections:
             await empty_stores(connections)

@@ -29,6 +29,7 @@ from samplemind.settings import ConsoleSettings, OAuthProvider, Settings
 from worker.console.access import Accounts, Role, SignIns
 from worker.console.depths import Depths
 from worker.console.guard import Files, Guarded
+from worker.console.hits import Hits
 from worker.console.loader import Loader, check_templates
 from worker.console.reading import Board
 from worker.console.room import Room
@@ -109,6 +110,7 @@ class Console(Flower):
         self.board = Board()
         self.connections = Connections(_patient_of_few(settings))
         self.depths = Depths(run_directory(settings) / "console-depths.json")
+        self.hits = Hits(run_directory(settings) / "console-hits.json")
         self._running: set[asyncio.Task[Any]] = set()
         self.add_handlers(r".*", list(_handlers(rooms, console)))
 
@@ -124,13 +126,15 @@ class Console(Flower):
 
     def start(self) -> None:
         """Serve until the loop is stopped."""
-        self.io_loop.add_callback(lambda: self.run(self.depths.watch(self.connections)))
+        for sampled in (self.depths, self.hits):
+            self.io_loop.add_callback(self.run, sampled.watch(self.connections))
         super().start()
 
     def stop(self) -> None:
         """Keep what was seen; Flower keeps its own."""
         if self.started:
             self.depths.save()
+            self.hits.save()
         super().stop()
 
     async def settle(self) -> None:

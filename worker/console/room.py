@@ -29,6 +29,7 @@ from tornado.web import HTTPError
 from samplemind.connections.resources import Connections
 from samplemind.errors import NotFoundError, SampleMindError
 from samplemind.jobs.client import Jobs
+from samplemind.jobs.manual import find_periodic, run_now
 from samplemind.jobs.payloads import Payload
 from samplemind.models.audit_log import AuditOutcome
 from worker.console import audit
@@ -59,6 +60,16 @@ class Outcome:
     ok: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
     resource_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line of what is wrong: how badly, what, what to do, and where to look."""
+
+    state: str
+    text: str
+    mend: str
+    link: str | None = None
 
 
 class RoomHandler(Guarded):
@@ -188,6 +199,18 @@ class Action(RoomHandler):
                 payload, idempotency_key=f"console {key}", unique_for=timedelta(0)
             )
         return str(job_id)
+
+    async def run_recurring(self, payload: Payload) -> str:
+        """Send a job as a run of the schedule, which is recorded; by itself where it is off there.
+
+        Returns:
+            The job's id.
+        """
+        try:
+            entry = await find_periodic(self.connections, payload.job_name)
+        except NotFoundError:
+            return await self.enqueue(payload, payload.job_name)
+        return await run_now(self.connections, entry)
 
     async def post(self, *arguments: str) -> None:
         """Ask, unless that was done; act; write it down; say what happened."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,23 +23,13 @@ from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.storage.opening import open_store
 from worker.console import wording
 from worker.console.reading import Panel, Reading
-from worker.console.room import Page, Room
+from worker.console.room import Page, Problem, Room
 
 _NIGHT = timedelta(hours=24)
 _LATE_MESSAGE_S = 900.0
 _LATE_INDEX_S = 300.0
 _OLD_BACKUP = timedelta(hours=26)
 _LONG_PERIOD = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A line of what is wrong: how badly, what, what to do, and where to look."""
-
-    state: str
-    text: str
-    mend: str
-    link: str | None = None
 
 
 class OverviewPage(Page):
