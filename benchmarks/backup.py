@@ -9,12 +9,13 @@ measured in pieces: backups, foreground, memory, documents, verifications, resto
 """
 
 import base64
+import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +31,6 @@ from samplemind.backup.control import Control
 from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.backup.manifest import BackupKind, Manifest
 from samplemind.backup.postgres_tools import PostgresTools, Server, find_tools
-from samplemind.backup.restore import Choice
 from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.verification import Level
 from samplemind.backup.wal import drop_slot
@@ -43,6 +43,7 @@ from samplemind.settings import (
     StorageSettings,
     load_settings,
 )
+from samplemind.urls import libpq_url
 
 ROWS = int(os.environ.get("BENCH_BACKUP_ROWS", "100000"))
 HOME = os.environ.get("BENCH_BACKUP_HOME")
@@ -159,8 +160,8 @@ class _Bench:
         ]
 
     def foreground(self) -> list[Row]:
-        quiet = self._p95()
-        _, busy_p95 = self._while_asked(self._create)
+        quiet = self._p95(lambda: time.sleep(5))
+        busy_p95 = self._p95(self._create)
         return [
             row(
                 "foreground p95 during a backup",
@@ -226,9 +227,7 @@ class _Bench:
         peer = self._peer_restore()
         made = self._create()
         name = f"{self.server.database}_copy"
-        report = self.backup.restore_backup(
-            made.id, into=name, choice=Choice(drop=True), safety_backup=False
-        )
+        report = self.backup.restore_backup(made.id, into=name)
         # The peer restores PostgreSQL alone.
         data_s = report.data_s - report.documents_s
         open_s = report.open_s - report.documents_s
@@ -333,35 +332,21 @@ class _Bench:
         assert process.returncode == 0
         return usage.ru_maxrss / 1024
 
-    def _p95(self, seconds: float = 3.0) -> float:
-        stop = threading.Event()
-        times: list[float] = []
-        thread = threading.Thread(target=self._ask, args=(stop, times))
-        thread.start()
-        time.sleep(seconds)
-        stop.set()
-        thread.join()
-        return sorted(times)[int(len(times) * 0.95)]
-
-    def _while_asked(self, work: Callable[[], Manifest]) -> tuple[Manifest, float]:
-        times: list[float] = []
-        stop = threading.Event()
-        thread = threading.Thread(target=self._ask, args=(stop, times))
-        thread.start()
-        try:
-            made = work()
-        finally:
-            stop.set()
-            thread.join()
-        return made, sorted(times)[int(len(times) * 0.95)]
-
-    def _ask(self, stop: threading.Event, times: list[float]) -> None:
-        question = "SELECT title FROM samples WHERE words @@ to_tsquery('dark & kick') LIMIT 20"
-        with self.server.connect() as connection:
-            while not stop.wait(0.01):
-                began = time.perf_counter()
-                connection.execute(question).fetchall()
-                times.append(time.perf_counter() - began)
+    def _p95(self, work: Callable[[], object]) -> float:
+        """Return the 95th percentile of a service's queries, asked while the work is done."""
+        url = libpq_url(self.server.url.get_secret_value())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.foreground"],
+            env={**os.environ, "FOREGROUND_URL": url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        work()
+        told, _ = process.communicate()
+        return float(statistics.quantiles(json.loads(told), n=20)[-1])
 
 
 @contextmanager

@@ -226,6 +226,7 @@ class _Job:
             ),
             mongo=documents,
             objects=collector.objects,
+            remarks=collector.remarks,
         )
         return _Written(
             collected=collected,
@@ -259,11 +260,7 @@ class _Job:
             mongo=written.collected.mongo,
             physical=written.physical,
             gap_ms=written.gap_ms,
-            remarks=(
-                ()
-                if self.footing.refusal is None
-                else (f"a full backup, not an incremental one: {self.footing.refusal}",)
-            ),
+            remarks=self._remarks(written),
             encryption=(
                 None if self.data_key is None else EncryptionRecord.of(keyring.wrap(self.data_key))
             ),
@@ -271,6 +268,11 @@ class _Job:
             source_bytes=written.source_bytes,
             objects=written.collected.objects,
         )
+
+    def _remarks(self, written: _Written) -> tuple[str, ...]:
+        refusal = self.footing.refusal
+        taken = () if refusal is None else (f"a full backup, not an incremental one: {refusal}",)
+        return (*taken, *written.collected.remarks)
 
     @contextmanager
     def _parent_manifest(self) -> Iterator[Path | None]:

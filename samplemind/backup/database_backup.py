@@ -350,7 +350,9 @@ class DatabaseBackup:
         with self._destination() as destination:
             catalog = destination.catalog
             entries = catalog.entries()
-            coverage = read_coverage(entries, catalog.store, catalog.keyring)
+            coverage = read_coverage(
+                entries, catalog.store, catalog.keyring, self._window_start(catalog)
+            )
             return Survey(catalog.store.location, tuple(entries), tuple(coverage))
 
     def inspect(self, backup_id: str) -> tuple[CatalogEntry, list[HistoryEvent]]:

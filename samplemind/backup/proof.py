@@ -114,6 +114,9 @@ def restored_scratch(
             documents = MongoSettings.model_validate(
                 {"url": urls[Store.MONGO], "database": manifest.mongo.database}
             )
+            # Documents whose time is over would go while they are compared.
+            with mongo_store.connect(documents) as client:
+                client.admin.command({"setParameter": 1, "ttlMonitorEnabled": False})
         restore_backup(
             manifest, reader, Target(server, documents), Choice(defer_graphs=True), control
         )
@@ -136,7 +139,8 @@ def question(manifest: Manifest, server: Server, documents: MongoSettings | None
             for each in manifest.mongo.collections:
                 if each.view:
                     continue
-                found = mongo_store.digest_collection(database, each.name)
+                stored = mongo_store.stored_name(each.name, timeseries=each.timeseries)
+                found = mongo_store.digest_collection(database, stored)
                 if (found.documents, found.digest) != (each.documents, each.digest):
                     problems.append(f"collection {each.name} differs from what was backed up")
     return problems

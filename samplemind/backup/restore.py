@@ -21,14 +21,14 @@ from pymongo import MongoClient
 from samplemind.backup import mongo as mongo_store
 from samplemind.backup.control import Control
 from samplemind.backup.manifest import (
-    CollectionRecord,
     Manifest,
     ObjectRecord,
     PostgresRecord,
     TableRecord,
 )
+from samplemind.backup.mongo_accounts import AccountsDeniedError
+from samplemind.backup.mongo_restore import MongoRestore
 from samplemind.backup.objects import ObjectReader
-from samplemind.backup.parallel import run_parallel
 from samplemind.backup.postgres_restore import (
     SchemaArchive,
     StoredSegment,
@@ -47,7 +47,6 @@ from samplemind.backup.relations import SequencePlace, Table
 from samplemind.backup.staging import Stage, staged, switch
 from samplemind.connections.mongo import translating_errors
 from samplemind.errors import (
-    BackupCorruptError,
     BackupError,
     ConflictError,
     InvalidInputError,
@@ -103,6 +102,8 @@ class RestoreReport:
     rows: int = 0
     documents: int = 0
     roles_created: list[str] = field(default_factory=list)
+    users_created: list[str] = field(default_factory=list)
+    """Of MongoDB."""
     documents_s: float = 0.0
     """Seconds that MongoDB took, which comes first."""
     data_s: float = 0.0
@@ -150,8 +151,10 @@ def restore_backup(
     target = _chosen_target(target, choice)
     _prepare(target, choice, before_drop)
     with staged(target.postgres, target.mongo, replace=choice.drop) as stage:
-        if stage.mongo is not None and manifest.mongo is not None:
-            _restore_mongo(manifest, reader, stage, choice, control, report)
+        documents = _mongo_restore(manifest, reader, stage, choice, control)
+        if documents is not None:
+            report.mongo_database = documents.settings.database
+            report.documents = documents.run()
             report.documents_s = round(time.monotonic() - began, 3)
         if stage.postgres is not None and manifest.postgres is not None:
             restore = _PostgresRestore(
@@ -161,10 +164,17 @@ def restore_backup(
         control.check()
     if choice.drop:
         control.begin("switching")
-        switch(target.postgres, stage, _views(manifest, choice), whole=not choice.partial)
+        _switch(target, stage, documents, choice)
         if target.postgres is not None:
             report.database = target.postgres.database
             report.open_s = round(time.monotonic() - began, 3)
+        if documents is not None and documents.series:
+            report.documents += documents.run_series()
+    if documents is not None and not choice.partial:
+        try:
+            report.users_created = documents.create_accounts()
+        except AccountsDeniedError as error:
+            report.warnings.append(str(error))
     report.seconds = round(time.monotonic() - began, 3)
     _log.info(
         "backup.restored",
@@ -331,46 +341,6 @@ class _PostgresRestore:
             yield Path(file.name)
 
 
-def _restore_mongo(
-    manifest: Manifest,
-    reader: ObjectReader,
-    stage: Stage,
-    choice: Choice,
-    control: Control,
-    report: RestoreReport,
-) -> None:
-    record, settings = manifest.mongo, stage.mongo
-    assert record is not None  # noqa: S101 - the caller has looked
-    assert settings is not None  # noqa: S101 - the same
-    chosen = [
-        each for each in record.collections if not choice.partial or each.name in choice.collections
-    ]
-    plain = [each for each in chosen if not each.view]
-    report.mongo_database = settings.database
-    control.begin("documents", sum(each.size_bytes for each in plain))
-    with mongo_store.connect(settings) as client:
-        database = client[settings.database]
-
-        def restore(each: CollectionRecord) -> int:
-            digest = mongo_store.DocumentDigest()
-            name = stage.prefix + each.name
-            mongo_store.create_collection(database, name, each.options)
-            if each.object is not None:
-                blocks = control.watch(reader.read(manifest.object(each.object)))
-                mongo_store.restore_documents(database, name, blocks, digest)
-            if (digest.documents, digest.digest) != (each.documents, each.digest):
-                message = f"{each.name} has other documents than the backup says"
-                raise BackupCorruptError(message)
-            mongo_store.create_indexes(database, name, each.indexes)
-            return digest.documents
-
-        report.documents = sum(run_parallel(restore, plain, choice.jobs, control))
-        # Views read collections by their names, which they get at the switch.
-        for view in (each for each in chosen if each.view and not stage.prefix):
-            mongo_store.create_collection(database, view.name, view.options)
-        mongo_store.await_majority(database)
-
-
 def _chosen_target(target: Target, choice: Choice) -> Target:
     """Leave the store alone of which nothing was chosen, where something was of the other."""
     if not choice.partial:
@@ -394,15 +364,32 @@ def _prepare(target: Target, choice: Choice, before_drop: Callable[[], None]) ->
         before_drop()
 
 
-def _views(manifest: Manifest, choice: Choice) -> list[tuple[str, str]] | None:
-    """Return name and options of the views that come with the documents; none: none come."""
-    if manifest.mongo is None:
+def _mongo_restore(
+    manifest: Manifest, reader: ObjectReader, stage: Stage, choice: Choice, control: Control
+) -> MongoRestore | None:
+    """Return what restores the documents; none: none are in the backup, or none are wanted."""
+    if manifest.mongo is None or stage.mongo is None:
         return None
-    return [
-        (each.name, each.options)
-        for each in manifest.mongo.collections
-        if each.view and (not choice.partial or each.name in choice.collections)
-    ]
+    return MongoRestore(
+        manifest,
+        manifest.mongo,
+        reader,
+        stage,
+        stage.mongo,
+        choice.collections,
+        choice.jobs,
+        control,
+    )
+
+
+def _switch(target: Target, stage: Stage, documents: MongoRestore | None, choice: Choice) -> None:
+    switch(
+        target.postgres,
+        stage,
+        None if documents is None else documents.views,
+        [] if documents is None else [each.name for each in documents.series],
+        whole=not choice.partial,
+    )
 
 
 def _require_no_collections(settings: MongoSettings, choice: Choice) -> None:

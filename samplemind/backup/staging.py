@@ -68,6 +68,7 @@ def switch(
     postgres: Server | None,
     stage: Stage,
     views: Iterable[tuple[str, str]] | None,
+    series: Iterable[str] = (),
     *,
     whole: bool,
 ) -> None:
@@ -77,6 +78,7 @@ def switch(
         postgres: the database that goes; none: that store is left alone.
         stage: what comes.
         views: MongoDB's, made after its collections have their names; none: it is left alone.
+        series: names of time series, which the caller restores afterwards.
         whole: whether collections go that the backup does not have.
 
     Raises:
@@ -88,7 +90,7 @@ def switch(
     if stage.mongo is not None and views is not None:
         with mongo_store.connect(stage.mongo) as client:
             mongo_store.switch_collections(
-                client[stage.mongo.database], stage.prefix, views, whole=whole
+                client[stage.mongo.database], stage.prefix, views, series, whole=whole
             )
 
 
