@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from samplemind.batches.feeding import HandedOut
     from samplemind.connections.resources import Connections
     from samplemind.jobs.broker import JobBroker, Message
+    from samplemind.jobs.periodic import Periodic
     from samplemind.settings import Settings
 
 _PUBLISH_ATTEMPTS = 4
@@ -520,6 +521,31 @@ async def feed_batch(connections: "Connections", batch_id: UUID) -> None:
     owner_id = (await BatchJobRepository().get(batch_id)).owner_id
     with producer(connections.settings) as app:
         await feed(connections, owner_id, partial(publish_chunks, app))
+
+
+def send_periodic(settings: "Settings", entry: "Periodic", job_id: str, *, slot: str) -> None:
+    """Publish a run of a periodic job, once: a repetition would be a publication of its own.
+
+    Raises:
+        StoreUnavailableError: the broker did not take it.
+    """
+    from kombu.exceptions import KombuError
+    from redis.exceptions import RedisError
+
+    from samplemind.jobs.periodic import slot_headers
+
+    with producer(settings) as app:
+        try:
+            app.send_task(
+                entry.name,
+                kwargs=dict(entry.kwargs),
+                queue=entry.queue,
+                task_id=job_id,
+                headers=slot_headers(slot),
+            )
+        except (KombuError, RedisError, OSError) as error:
+            message = f"the broker did not take {entry.name}"
+            raise StoreUnavailableError(message) from error
 
 
 def publish(app: "Celery", payloads: Sequence[Payload], *, ids: Sequence[UUID] = ()) -> None:
