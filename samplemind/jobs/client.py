@@ -55,6 +55,7 @@ _FIRST_LOOK_S = 0.02
 _LAST_LOOK_S = 0.5
 _KEY_LENGTH = 500
 _JOBS_IN_MEMORY = 5_000
+_LOOK_BACK = 5_000
 _DAY = timedelta(seconds=ENDED_LIFE_S)
 
 
@@ -208,7 +209,7 @@ class SyncJobs:
         """Return the jobs that were first seen last, in these states; none: in any."""
         return self._open().newest(limit=limit, states=frozenset(states))
 
-    def newest_of(self, prefix: str, *, limit: int, look_back: int = 10_000) -> list[JobStatus]:
+    def newest_of(self, prefix: str, *, limit: int, look_back: int = _LOOK_BACK) -> list[JobStatus]:
         """Return the jobs whose name begins so, of the last `look_back`, the last seen first."""
         return self._open().newest_of(prefix, limit=limit, look_back=look_back)
 
@@ -310,7 +311,7 @@ class Jobs:
         return await asyncio.to_thread(self._sync.cancel, job_id)
 
     async def newest_of(
-        self, prefix: str, *, limit: int, look_back: int = 10_000
+        self, prefix: str, *, limit: int, look_back: int = _LOOK_BACK
     ) -> list[JobStatus]:
         """Do as `SyncJobs.newest_of`."""
         return await asyncio.to_thread(
