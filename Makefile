@@ -70,8 +70,10 @@ lock: .venv/bin/python  ## Pin the dependencies anew, with hashes and no index a
 	$$compile --extra dev -c requirements-runtime.lock -o requirements-dev.lock && \
 	$$compile --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock
 
-docs: setup  ## Write docs/tasks.md from the payload models
+docs: setup  ## Write docs/tasks.md, docs/settings.md and docs/metrics.md from the code
 	@$(BIN)/python -m samplemind.jobs.catalogue
+	@$(BIN)/python -m samplemind.settings_catalogue
+	@$(BIN)/python -m worker.metrics.document
 
 clean:  ## Remove .venv and caches; data of a stack is not touched
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

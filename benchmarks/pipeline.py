@@ -33,11 +33,11 @@ def rows(*, quick: bool) -> list[Row]:
         return asyncio.run(_measure(settings_of(home), folder, count))
 
 
-def write_one_shots(folder: Path, count: int) -> None:
-    """Write decaying noise bursts of 1.2 s, each of another colour."""
+def write_one_shots(folder: Path, count: int, *, first: int = 0) -> None:
+    """Write decaying noise bursts of 1.2 s, each of another colour; `first` chooses others."""
     folder.mkdir()
     time_s = np.arange(round(1.2 * RATE_HZ)) / RATE_HZ
-    for number in range(count):
+    for number in range(first, first + count):
         random = np.random.default_rng(number)
         tone = np.sin(2 * np.pi * random.uniform(60, 2000) * time_s)
         sound = (tone + 0.2 * random.standard_normal(len(time_s))) * np.exp(-6 * time_s)

@@ -24,6 +24,7 @@ AREAS = (
     "audio",
     "stack",
     "pipeline",
+    "capacity",
     "jobs",
     "streams",
     "batches",

@@ -5,6 +5,7 @@
     ├── PermanentError              trying again cannot help
     │   ├── NotFoundError           the thing named does not exist
     │   ├── ConflictError           the thing exists already, or changed meanwhile
+    │   │   └── NewerDatabaseError  a newer installation has migrated the database
     │   ├── InvalidInputError       the caller's value is refused; the message says what is allowed
     │   ├── SecretError             a secret is missing or does not fit what it should open
     │   ├── StorageError            an object store refuses: no such bucket, no space, no permission
@@ -53,6 +54,10 @@ class NotFoundError(PermanentError):
 
 class ConflictError(PermanentError):
     """The thing exists already, or was changed by somebody else meanwhile."""
+
+
+class NewerDatabaseError(ConflictError):
+    """The database is at a revision that this installation does not know."""
 
 
 class InvalidInputError(PermanentError):

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from samplemind.connections.postgres_engine import create_unpooled_engine
-from samplemind.errors import ConflictError, StackNotRunningError
+from samplemind.errors import ConflictError, NewerDatabaseError, StackNotRunningError
 from samplemind.log import get_logger
 from samplemind.settings import Settings
 
@@ -36,7 +36,7 @@ async def migrate_postgres(settings: Settings) -> str:
     Raises:
         StoreUnavailableError: the server did not answer.
         TransientError: a lock was not free in time, or another deployer took too long.
-        ConflictError: the database is at a revision that this installation does not know.
+        NewerDatabaseError: the database is at a revision that this installation does not know.
     """
     head = _newest()
     pending = await pending_revisions(settings)
@@ -53,7 +53,7 @@ async def pending_revisions(settings: Settings) -> list[str]:
     Raises:
         StackNotRunningError: the settings have no URL for PostgreSQL.
         StoreUnavailableError: the server did not answer.
-        ConflictError: the database is at a revision that this installation does not know.
+        NewerDatabaseError: the database is at a revision that this installation does not know.
     """
     if settings.postgres.url is None:
         message = "no address for PostgreSQL: set SAMPLEMIND_POSTGRES_URL, or `samplemind up`"
@@ -69,6 +69,22 @@ async def pending_revisions(settings: Settings) -> list[str]:
     finally:
         await engine.dispose()
     return _after(current)
+
+
+async def lacks_revisions(settings: Settings) -> list[str]:
+    """Return the revisions that this installation needs and the database lacks, oldest first.
+
+    Of a database that a newer installation has migrated none is lacking: revisions follow each
+    other in one line, and a release may run on the tables of the next one.
+
+    Raises:
+        StackNotRunningError: the settings have no URL for PostgreSQL.
+        StoreUnavailableError: the server did not answer.
+    """
+    try:
+        return await pending_revisions(settings)
+    except NewerDatabaseError:
+        return []
 
 
 def alembic_config(settings: Settings) -> Config:
@@ -107,5 +123,5 @@ def _after(current: str | None) -> list[str]:
             f"the database is at revision {current}, which this installation does not know: "
             "a newer one has migrated it"
         )
-        raise ConflictError(message)
+        raise NewerDatabaseError(message)
     return newest_first[: newest_first.index(current)][::-1]

@@ -267,6 +267,7 @@ class SearchSettings(_Group):
 
     @model_validator(mode="after")
     def _graph_is_buildable(self) -> "SearchSettings":
+        """`search.hnsw_ef_construction` is at least twice `search.hnsw_m`."""
         if self.hnsw_ef_construction < 2 * self.hnsw_m:
             message = "search.hnsw_ef_construction must be at least twice search.hnsw_m"
             raise ValueError(message)
@@ -336,6 +337,11 @@ class StorageSettings(_Group):
 
     @model_validator(mode="after")
     def _place_is_named(self) -> "StorageSettings":
+        """`storage.bucket` is set unless `storage.kind` is `local`.
+
+        `storage.access_key` and `storage.secret_key` are set together or not at all.
+        `storage.endpoint` holds no credentials.
+        """
         if self.kind is not StorageKind.LOCAL and self.bucket is None:
             message = f"storage.kind {self.kind} needs {PREFIX}STORAGE_BUCKET"
             raise ValueError(message)
@@ -369,6 +375,9 @@ class BackupSettings(_Group):
     )
     local_copy: Path | None = Field(
         None, description="directory that gets a copy of each backup; none: no copy"
+    )
+    incrementals: int = Field(
+        6, ge=0, description="incremental base backups upon a full one before the next full one"
     )
     keep_days: int = Field(30, ge=0, description="days that every backup is kept; 0: none for this")
     keep_last: int = Field(3, ge=0, description="newest good backups kept whatever their age")
@@ -422,15 +431,13 @@ class ConsoleSettings(_Group):
         None,
         description="32 characters or more that sign cookies; none: made once, kept in the home",
     )
-    metrics_token: SecretStr | None = Field(
-        None, description="token that /metrics and /healthcheck of the console take from a scraper"
-    )
     behind_proxy: bool = Field(
         False, description="a proxy is in front that sets X-Real-IP and X-Scheme, and is trusted"
     )
 
     @model_validator(mode="after")
     def _open_on_loopback_only(self) -> "ConsoleSettings":
+        """`console.basic_auth` or OAuth is set unless `console.host` is a loopback address."""
         loopback = self.host in ("127.0.0.1", "::1", "localhost")
         if not (loopback or self.basic_auth or self.oauth_provider):
             message = (
@@ -470,14 +477,11 @@ class ConsoleSettings(_Group):
         return self
 
     @model_validator(mode="after")
-    def _secrets_are_long(self) -> "ConsoleSettings":
-        for name, secret in (
-            ("cookie_secret", self.cookie_secret),
-            ("metrics_token", self.metrics_token),
-        ):
-            if secret is not None and len(secret.get_secret_value()) < _LEAST_SECRET:
-                message = f"console.{name} needs at least {_LEAST_SECRET} characters"
-                raise ValueError(message)
+    def _cookie_secret_is_long(self) -> "ConsoleSettings":
+        secret = self.cookie_secret
+        if secret is not None and len(secret.get_secret_value()) < _LEAST_SECRET:
+            message = f"console.cookie_secret needs at least {_LEAST_SECRET} characters"
+            raise ValueError(message)
         return self
 
 
@@ -544,6 +548,7 @@ class RetentionSettings(_Group):
 
     @model_validator(mode="after")
     def _open_letters_outlast_closed_ones(self) -> Self:
+        """`retention.open_letters_days` is more than `retention.dead_letters_days`."""
         if self.open_letters_days <= self.dead_letters_days:
             message = "open_letters_days must be more than dead_letters_days: nobody saw them yet"
             raise ValueError(message)
@@ -557,6 +562,53 @@ class LogSettings(_Group):
     format: LogFormat = Field(
         LogFormat.AUTO, description="auto (readable on a terminal, else JSON), console or json"
     )
+
+
+class MetricsSettings(_Group):
+    """Figures for Prometheus: the console's process reads the stores and serves what they say."""
+
+    enabled: bool = Field(True, description="whether the console's process serves figures")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address that /metrics and /healthcheck listen on"
+    )
+    port: int = Field(
+        0, ge=0, le=65535, description="port of it; 0: a free one, which the log names"
+    )
+    token: SecretStr | None = Field(
+        None, description="bearer token that /metrics asks for, here and of workers; none: no token"
+    )
+    pace_s: int = Field(
+        15, ge=1, le=600, description="seconds between two readings; of backups four times as many"
+    )
+
+    def bearer(self) -> str | None:
+        """Return the token as it is compared; none: no token is asked for."""
+        return None if self.token is None else self.token.get_secret_value()
+
+
+class TracingSettings(_Group):
+    """Traces, sent by OTLP over HTTP; needs the extra `tracing`."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="receiver of traces (http://collector:4318); none: no traces",
+    )
+    headers: SecretStr | None = Field(
+        None, description="name=value, … that the receiver asks for, such as a token"
+    )
+    share: float = Field(1.0, ge=0, le=1, description="share of the traces begun here that is sent")
+
+    def traces_url(self) -> str:
+        """Return where traces are posted to: a bare address gets the protocol's own path."""
+        endpoint = (self.endpoint or "").rstrip("/")
+        return endpoint if endpoint.count("/") > 2 else f"{endpoint}/v1/traces"
+
+    def header_fields(self) -> dict[str, str]:
+        """Return the headers by name."""
+        text = self.headers.get_secret_value() if self.headers else ""
+        pairs = (pair.partition("=") for pair in text.split(",") if pair.strip())
+        return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 class Settings(BaseSettings):
@@ -594,6 +646,8 @@ class Settings(BaseSettings):
     maintenance: MaintenanceSettings = MaintenanceSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -612,6 +666,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _limits_fit_each_other(self) -> "Settings":
+        """`broker.lease_s` is at least three times `broker.lease_renewal_s`.
+
+        `worker.soft_time_limit_s` is less than `worker.time_limit_s`. `batch.claim_s` is at least
+        three times `mongo.timeout_ms`. `audio.window_s` is not more than `audio.max_duration_s`.
+        """
         faults = [
             message
             for wrong, message in (

@@ -14,6 +14,7 @@ from samplemind.jobs.payloads import (
     ArchiveWal,
     CollectDeadLetters,
     CreateBackup,
+    CreateBase,
     DrillBackup,
     FeedBatches,
     FoldVectors,
@@ -142,6 +143,11 @@ ENTRIES: tuple[Entry, ...] = (
         ArchiveWal(),
         timedelta(minutes=1),
         "Recovery to a moment loses a minute at most; does nothing where no archive was begun.",
+    ),
+    Entry(
+        CreateBase(),
+        "20 1 * * *",
+        "Recovery replays a day of WAL at most; does nothing where no archive was begun.",
     ),
     Entry(
         CreateBackup(),

@@ -11,6 +11,7 @@ from samplemind.errors import BackupError
 from samplemind.jobs.payloads import (
     ArchiveWal,
     CreateBackup,
+    CreateBase,
     DrillBackup,
     PruneBackups,
     VerifyBackup,
@@ -70,6 +71,17 @@ def drill(self: Job, **payload: Any) -> dict[str, Any]:
     return _told(backup.drill(order.backup_id, control=_control(self, backup)))
 
 
+@app.task(base=Job, bind=True, name=CreateBase.job_name, ignore_result=False, **_LONG)
+def create_base(self: Job) -> dict[str, Any] | None:
+    """Take the next base backup and verify it, where an archive was begun."""
+    backup = _backup()
+    if backup.archive_lag() is None:
+        return None
+    control = _control(self, backup)
+    made = backup.create_backup(BackupKind.INCREMENTAL, reason="scheduled", control=control)
+    return _told(backup.verify_backup(made.id, level=Level.CHECKSUMS, control=control))
+
+
 @app.task(base=Job, name=PruneBackups.job_name, ignore_result=False, **_LONG)
 def prune() -> dict[str, Any]:
     """Delete what retention no longer keeps."""
@@ -82,9 +94,10 @@ def prune() -> dict[str, Any]:
 
 
 @app.task(base=Job, name=ArchiveWal.job_name)
-def archive_wal() -> None:
+def archive_wal() -> dict[str, Any] | None:
     """Bring the WAL into the store, where an archive was begun."""
-    _backup().archive_wal()
+    report = _backup().archive_wal()
+    return None if report is None else dataclasses.asdict(report)
 
 
 def _backup() -> DatabaseBackup:

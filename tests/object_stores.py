@@ -46,8 +46,9 @@ def free_port() -> int:
 class RcloneServer:
     """`rclone serve s3` over a directory; may be killed and started again on its port."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, auth_key: str = f"{ACCESS_KEY},{SECRET_KEY}") -> None:
         self.root = root
+        self._auth_key = auth_key
         (root / BUCKET).mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +66,7 @@ class RcloneServer:
                 "--addr",
                 f"127.0.0.1:{self.port}",
                 "--auth-key",
-                f"{ACCESS_KEY},{SECRET_KEY}",
+                self._auth_key,
                 str(self.root),
             ],
             env={"HOME": str(self.root), "RCLONE_CONFIG": str(self.root / "none.conf")},

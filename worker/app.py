@@ -6,13 +6,14 @@ process that runs jobs counts, and no other. Jobs and the beat table are named a
 run from `tasks` to `worker`, never back.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import Celery, signals
 from kombu import Queue as BoundQueue
 
 import worker.transport
+from samplemind.jobs.envelope import SENT_HEADER, sent_headers
 from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_for, tls_options, transport_options
 from samplemind.log import configure_logging
 from samplemind.settings import Settings, get_settings
@@ -160,6 +161,14 @@ app.add_defaults(lambda: configuration(get_settings()))
 worker.transport.install()
 app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck, BeatWatch})
 app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, DueJobs, PolicyCheck})
+
+
+@signals.before_task_publish.connect
+def _say_when_it_was_sent(headers: dict[str, Any], **_: object) -> None:
+    """Note from when on a job waits, and to which trace it belongs: a retry begins anew."""
+    headers.update(sent_headers())
+    if headers.get("eta"):
+        headers[SENT_HEADER] = datetime.fromisoformat(headers["eta"]).timestamp()
 
 
 @signals.setup_logging.connect

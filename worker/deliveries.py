@@ -23,6 +23,7 @@ from samplemind.jobs.wire import KEY_PREFIX
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
 from worker import runtime
+from worker.metrics import counting
 
 if TYPE_CHECKING:
     from worker.task import Job
@@ -55,6 +56,7 @@ def admit(job: "Job") -> None:
     """
     if not _was_redelivered(job):
         return
+    counting.redelivered(job.name)
     job.request.delivery_count = 1 + runtime.run(_increment(job.request.id))
     if count(job) > get_settings().worker.max_deliveries:
         _give_up(job)

@@ -1,4 +1,4 @@
-"""Whether a worker does what it is there for: its loop moves, and it takes what waits for it.
+"""Whether a worker or a beat does what it is there for: its loop moves, and it takes what waits.
 
 A worker can be alive and useless: its main loop stuck, or its consumption lost in a reconnect,
 which an answer to a ping does not show. So the main loop itself looks, every few seconds, at its
@@ -7,6 +7,7 @@ the file `run/health-ROLE@HOST.json`, and by HTTP:
 
     /live   200 unless the main loop is stuck; a worker that waits for Redis lives
     /ready  200 if it is connected and takes its messages
+    /metrics  what it and its processes have counted, for Prometheus (`worker.metrics`)
 
     python -m worker.health FILE    exits with 0 if the worker that writes the file is ready
 
@@ -18,7 +19,7 @@ free for them and none was taken for `STALLED_S`.
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -85,9 +86,24 @@ def see(before: Vitals, *, waiting: int, free: int, taken: int, now: float) -> V
 class Health:
     """What this process tells of itself; made once, before its first connection."""
 
-    def __init__(self, path: Path, host: str, port: int) -> None:
-        """Serve on that address; port 0 is a free one."""
+    def __init__(
+        self,
+        path: Path,
+        host: str,
+        port: int,
+        *,
+        render: Callable[[Vitals], bytes] | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Serve on that address; port 0 is a free one.
+
+        Args:
+            render: returns the page of figures; none: there is none.
+            token: that /metrics asks for; none: it asks for nothing.
+        """
         self.vitals = Vitals(time.time())
+        self.render = render
+        self.token = token
         self.address: str | None = None
         self._path = path
         self._serve(host, port)
@@ -134,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        if self.path == "/metrics" and self.server.health.render is not None:
+            self._send_figures(self.server.health.render)
+            return
         vitals, now = self.server.health.vitals, time.time()
         problem = vitals.problem(now)
         if self.path == "/live":
@@ -141,11 +160,25 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path in ("/ready", "/health"):
             well = problem is None
         else:
-            self.send_error(404, "ask for /live or /ready")
+            self.send_error(404, "ask for /live, /ready or /metrics")
             return
         body = json.dumps({"ok": well, "problem": problem, **asdict(vitals)}).encode()
-        self.send_response(200 if well else 503)
-        self.send_header("Content-Type", "application/json")
+        self._send(200 if well else 503, "application/json", body)
+
+    def _send_figures(self, render: Callable[[Vitals], bytes]) -> None:
+        from worker.metrics.serving import CONTENT_TYPE, is_allowed
+
+        health = self.server.health
+        if not is_allowed(self.headers.get("Authorization"), health.token):
+            self._send(401, "text/plain", b"the bearer token of SAMPLEMIND_METRICS_TOKEN\n")
+            return
+        self._send(200, CONTENT_TYPE, render(health.vitals))
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        if status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

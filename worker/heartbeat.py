@@ -23,6 +23,7 @@ from samplemind.log import get_logger
 from samplemind.settings import get_settings
 from worker.broker import connect_broker
 from worker.health import Health
+from worker.metrics.worker_page import render_worker
 from worker.roles import run_directory
 
 PACE_S = 5
@@ -74,6 +75,8 @@ class Heartbeat(bootsteps.StartStopStep):
             run_directory(settings) / f"health-{consumer.hostname}.json",
             settings.worker.health_host,
             settings.worker.health_port,
+            render=render_worker,
+            token=settings.metrics.bearer(),
         )
         self._timer: Any = None
 

@@ -29,6 +29,7 @@ from samplemind.log import get_logger
 from samplemind.settings import BrokerSettings, get_settings
 from worker.broker import connect_broker
 from worker.ledger import ledger
+from worker.metrics import catalogue, counting
 
 _STOCK_S = 1.0
 """Seconds between two drawings-up; what is taken in between is held already."""
@@ -123,6 +124,7 @@ class Renewal(threading.Thread):
         now = time.monotonic()
         if self._held and now - self._renewed_at > self._lease_s:
             seconds = round(now - self._renewed_at, 1)
+            counting.add(catalogue.LEASES_LAPSED, by=self._held)
             _log.warning("leases_lapsed", seconds=seconds, messages=self._held)
         self._renewed_at, self._held = now, len(ledger.held)
 

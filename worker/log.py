@@ -1,4 +1,4 @@
-"""How loud Celery is.
+"""How loud Celery is, and which job its lines are about.
 
 Invariant: a job leaves one line, written by `worker.task`; Celery's own lines for "received" and
 "succeeded" would be the second and third. Its warnings and errors stay.
@@ -6,7 +6,9 @@ Invariant: a job leaves one line, written by `worker.task`; Celery's own lines f
 
 import logging
 import warnings
+from typing import Any
 
+import structlog
 from billiard.util import get_logger as get_pool_logger
 from celery import signals
 from celery.exceptions import CPendingDeprecationWarning
@@ -27,6 +29,17 @@ def quiet_celery() -> None:
     pool_logger = get_pool_logger()
     pool_logger.propagate = True
     pool_logger.setLevel(logging.WARNING)
+
+
+@signals.task_prerun.connect
+def _name_job(task_id: str, task: Any, **_: object) -> None:
+    # Celery's own lines about a job are written around it, outside of `Job.__call__`.
+    structlog.contextvars.bind_contextvars(job=task.name, job_id=task_id)
+
+
+@signals.task_postrun.connect
+def _forget_job(**_: object) -> None:
+    structlog.contextvars.unbind_contextvars("job", "job_id")
 
 
 @signals.celeryd_after_setup.connect

@@ -20,6 +20,7 @@ from samplemind.jobs.periodic import MANUAL, SEND_HEADER, SLOT_HEADER, slot_key
 from samplemind.log import get_logger
 from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutcome
 from worker import runtime
+from worker.headers import header
 
 if TYPE_CHECKING:
     from worker.task import Job
@@ -70,20 +71,14 @@ def execute(job: "Job", args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 def slot_of(job: "Job") -> str | None:
     """Return the slot that the running message carries; none: it is no periodic one."""
-    return _header(job, SLOT_HEADER)
-
-
-def _header(job: "Job", name: str) -> str | None:
-    # Celery spreads what is not its own over the request; a retry carries it in `headers`.
-    value = getattr(job.request, name, None) or (job.request.headers or {}).get(name)
-    return str(value) if value else None
+    return header(job, SLOT_HEADER)
 
 
 def _admit(job: "Job", slot: str) -> None:
     # A retry is a new message of a slot that is this job's already.
     if slot.startswith(MANUAL) or job.request.retries:
         return
-    if not runtime.run(_claim(slot_key(job.name, slot), _header(job, SEND_HEADER) or "")):
+    if not runtime.run(_claim(slot_key(job.name, slot), header(job, SEND_HEADER) or "")):
         _log.info("periodic_slot_taken", job=job.name, slot=slot)
         reason = f"another message of slot {slot} was there before"
         raise Ignore(reason)

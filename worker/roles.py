@@ -85,6 +85,17 @@ def run_directory(settings: Settings) -> Path:
     return settings.home / "run"
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use, which in a container is not all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Return how many cores this process may use, which in a container is not all there are.
+
+    Args:
+        quota: where Linux tells a container's share of the processors' time: microseconds, or
+            max, and the period that they are of.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        share, _, period = quota.read_text().partition(" ")
+        allowed = int(share) // int(period)
+    except (OSError, ValueError):  # no such share, or max
+        allowed = cores or 1
+    return max(1, min(cores or 1, allowed))

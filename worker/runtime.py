@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from celery import signals
 
+from samplemind.connections.postgres import PoolCounts
 from samplemind.connections.resources import Connections
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
@@ -179,6 +180,13 @@ def interrupt() -> None:
 def connections() -> Connections:
     """Return this process's connections; await on them only inside `run`."""
     return _runtime().connections
+
+
+def pool_counts() -> PoolCounts | None:
+    """Return what this process's PostgreSQL pool has counted; none where it has none."""
+    if _current is None or _current.loop.pid != os.getpid():
+        return None
+    return _current.connections.pool_counts()
 
 
 def close() -> None:

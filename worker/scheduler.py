@@ -37,7 +37,9 @@ from samplemind.jobs.wire import RoleName
 from samplemind.log import get_logger
 from samplemind.settings import get_settings
 from worker.broker import connect_broker
+from worker.health import Health
 from worker.heartbeat import beat
+from worker.roles import run_directory
 
 _LONGEST_SLEEP_S = 1.0
 _BROKER_ERRORS = (KombuError, RedisError, OSError)
@@ -87,6 +89,11 @@ class LeaderScheduler(Scheduler):
         # Never closed: Celery closes the scheduler in a signal handler, in the middle of whatever
         # the client is doing, and the process ends there.
         self._client = connect_broker(settings.broker)
+        self._health = Health(
+            run_directory(settings) / f"health-{RoleName.BEAT}@{socket.gethostname()}.json",
+            settings.worker.health_host,
+            settings.worker.health_port,
+        )
         super().__init__(*arguments, **options)
 
     def setup_schedule(self) -> None:
@@ -103,8 +110,10 @@ class LeaderScheduler(Scheduler):
             # Whatever was not marked is sent at a later look, by this beat or another.
             _log.warning("beat_without_broker", error=f"{type(error).__name__}: {error}")
             self._leads = False
+            self._health.disconnected()
             return _LONGEST_SLEEP_S
-        beat(self._client, RoleName.BEAT, ())
+        self._health.look(waiting=0, free=0, taken=0)
+        beat(self._client, RoleName.BEAT, (), address=self._health.address)
         return self._seconds_to_next(now)
 
     def close(self) -> None:

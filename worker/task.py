@@ -7,6 +7,7 @@ jobs which failed together do not come back together. Every other error ends the
 import asyncio
 import random
 import time
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NoReturn
 
 import structlog
@@ -23,10 +24,17 @@ from samplemind.jobs import cancellation
 from samplemind.jobs.letters import DeathCause
 from samplemind.jobs.payloads import payload_of
 from samplemind.jobs.state import JobState
+from samplemind.jobs.wire import queue_for
 from samplemind.log import get_logger
-from worker import deliveries, periodic, tracking
+from samplemind.tracing import Role, Span, current_trace_id, span
+from worker import deliveries, periodic, runtime, tracking
 from worker.cancellation import watcher
 from worker.dead_letters import schema_version
+from worker.headers import header, waited_s
+from worker.metrics import counting
+from worker.metrics.counting import Outcome
+
+_VERDICTS = {Ignore: Outcome.REFUSED, Reject: Outcome.REJECTED, Retry: Outcome.RETRIED}
 
 _log = get_logger(__name__)
 
@@ -63,15 +71,42 @@ class Job(Task):
         """Run the job as the worker does, or plainly where it is called as a function."""
         if self.request.called_directly:
             return self.run(*args, **kwargs)
-        with structlog.contextvars.bound_contextvars(job=self.name, job_id=self.request.id):
-            line = _Line(attempt=self.request.retries + 1)
+        waited = waited_s(self)
+        if waited is not None and not self.request.retries:
+            counting.waited(self.name, waited)
+        with self._step() as step, structlog.contextvars.bound_contextvars(**self._names(kwargs)):
+            line = _Line(self.name, step, attempt=self.request.retries + 1, waited_s=waited)
             try:
                 return self._run_tracked(args, kwargs, line)
             except (Ignore, Reject, Retry) as verdict:
-                line.write(type(verdict).__name__.lower())
+                line.write(_VERDICTS[type(verdict)])
                 raise
             finally:
                 deliveries.settle(self)
+                counting.take_pool(runtime.pool_counts)
+
+    def _step(self) -> AbstractContextManager[Span]:
+        """Return the job's step in the trace of whoever sent it."""
+        request = self.request
+        return span(
+            f"job {self.name}",
+            Role.CONSUMER,
+            {
+                "messaging.system": "redis",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": queue_for(self.name).value,
+                "messaging.message.id": str(request.id),
+            },
+            sender={**(request.headers or {}), "traceparent": header(self, "traceparent")},
+        )
+
+    def _names(self, kwargs: dict[str, Any]) -> dict[str, str]:
+        """Return what every line in the log names while the job runs."""
+        names = {"job": self.name, "job_id": str(self.request.id)}
+        if isinstance(kwargs.get("batch_id"), str):
+            names["batch_id"] = kwargs["batch_id"]
+        trace_id = current_trace_id()
+        return names if trace_id is None else {**names, "trace_id": trace_id}
 
     def _run_tracked(self, args: Any, kwargs: dict[str, Any], line: "_Line") -> Any:
         """Run the job if its state allows it, and note how it ends before it returns."""
@@ -85,7 +120,7 @@ class Job(Task):
                 self._note_death(error, line, JobState.DEAD, DeathCause.FAILED)
                 raise
             tracking.cancel(self)
-            line.write("cancelled")
+            line.write(Outcome.CANCELLED)
             message = "cancelled"
             raise Ignore(message) from None
         except InvalidPayloadError as error:
@@ -106,7 +141,7 @@ class Job(Task):
             self._note_death(error, line, JobState.DEAD, DeathCause.FAILED)
             raise
         tracking.succeed(self, result)
-        line.write("succeeded")
+        line.write(Outcome.SUCCEEDED)
         return result
 
     def _admit(self) -> None:
@@ -145,7 +180,7 @@ class Job(Task):
         self, error: BaseException, line: "_Line", state: JobState, cause: DeathCause
     ) -> None:
         tracking.bury(self, state, cause, error)
-        line.write("failed", error)
+        line.write(Outcome.FAILED, error)
 
     def on_give_up(self, *args: Any, **kwargs: Any) -> None:
         """Called with the job's arguments when it is given up for killing its workers.
@@ -160,12 +195,12 @@ class Job(Task):
         try:
             self.retry(exc=error, countdown=delay)
         except Retry:
-            line.write("retried", error)
+            line.write(Outcome.RETRIED, error)
             raise
         except Reject as verdict:
             # Celery rejects the message for good where the next attempt could not be published;
             # here it stays in the broker and is delivered again.
-            line.write("returned", error)
+            line.write(Outcome.RETURNED, error)
             raise Reject(verdict.reason, requeue=True) from error
         except TransientError:  # it was the last attempt
             self._note_death(error, line, JobState.DEAD, DeathCause.RETRIES_EXHAUSTED)
@@ -174,24 +209,33 @@ class Job(Task):
 
 
 class _Line:
-    """The one line that a job leaves in the log."""
+    """How a run of a job ends: the one line in the log, the count, and the end of its step."""
 
-    def __init__(self, *, attempt: int) -> None:
+    def __init__(self, job: str, step: Span, *, attempt: int, waited_s: float | None) -> None:
+        self._job = job
+        self._step = step
         self._attempt = attempt
+        self._waited_s = waited_s
         self._started = time.perf_counter()
         self._written = False
 
-    def write(self, outcome: str, error: BaseException | None = None) -> None:
+    def write(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Write the line, unless it was written."""
         if self._written:
             return
         self._written = True
+        seconds = time.perf_counter() - self._started
+        counting.ended(self._job, outcome, seconds)
+        self._step.note("samplemind.outcome", outcome.value)
+        self._step.note("samplemind.attempt", self._attempt)
         facts: dict[str, Any] = {
-            "outcome": outcome,
-            "seconds": round(time.perf_counter() - self._started, 4),
+            "outcome": outcome.value,
+            "waited_s": None if self._waited_s is None else round(self._waited_s, 3),
+            "ran_s": round(seconds, 4),
             "attempt": self._attempt,
         }
         if error is None:
             _log.info("job_ended", **facts)
         else:
+            self._step.fail(type(error).__name__)
             _log.warning("job_ended", **facts, error=f"{type(error).__name__}: {error}")

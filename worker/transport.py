@@ -37,6 +37,7 @@ from redis import Redis
 
 from worker import dead_letters
 from worker.ledger import ledger
+from worker.metrics import catalogue, counting
 
 _CONNECTION_ERRORS = kombu_redis.Transport.connection_errors
 
@@ -191,6 +192,7 @@ class Channel(kombu_redis.Channel):
         """Close, whatever has become of the connection."""
         if self.active_queues and not ledger.leaving:
             Channel.connections_lost += 1
+            counting.add(catalogue.CONNECTIONS_LOST)
         super().close()
 
     def _brpop_read(self, **options: Any) -> bool:

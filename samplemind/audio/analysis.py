@@ -1,10 +1,12 @@
 """From a path to everything that is known of the file: the one way in for the rest of the platform.
 
 `analyze_file` never raises for what a file is or holds; that becomes an outcome. It raises a
-`TransientError` where the machine, and not the file, is at fault. Nothing here stores anything.
+`TransientError` where the machine, and not the file, is at fault. Nothing here stores anything but
+in the `Memory` that a caller lends.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ from samplemind.audio import child, transfer
 from samplemind.audio.examination import Examination, SoundFacts, examine
 from samplemind.audio.filename import NameEvidence, printable_path, read_name
 from samplemind.audio.guards import GuardedFile, open_guarded
-from samplemind.audio.hints import Hints
 from samplemind.audio.isolation import open_child
 from samplemind.audio.limits import DEFAULT_LIMITS, AudioLimits
 from samplemind.audio.measure import Measurements
 from samplemind.audio.outcome import AudioRejectedError, Outcome
+from samplemind.audio.ties import break_ties
 from samplemind.errors import DecoderDiedError, DecoderTimeoutError
 
 ANALYZER_NAME = "samplemind"
@@ -81,12 +83,26 @@ class FileAnalysis:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What this version of the analysis found in contents before, under the same limits.
+
+    Attributes:
+        recall: returns what was found in the content of this SHA-256, or none.
+        remember: keeps what was found.
+    """
+
+    recall: Callable[[str], Examination | None]
+    remember: Callable[[str, Examination], None]
+
+
 def analyze_file(
     path: Path,
     *,
     root: Path | None = None,
     limits: AudioLimits = DEFAULT_LIMITS,
     isolated: bool = False,
+    memory: Memory | None = None,
 ) -> FileAnalysis:
     """Analyse one untrusted file.
 
@@ -96,6 +112,8 @@ def analyze_file(
         limits: bounds on the file and its sound.
         isolated: examine the file in a guarded child, as after a file that killed a worker. It
             costs about half a second, and the file can take nothing with it.
+        memory: a content that it knows is hashed and not decoded; what the file's name says is
+            applied all the same.
 
     Returns:
         The analysis; its outcome says how far it got.
@@ -111,11 +129,15 @@ def analyze_file(
         with open_guarded(path, root=root, limits=limits) as file:
             size_bytes, content_hash = file.size_bytes, file.sha256()
             try:
-                found = _examine_twice(file, name.hints, limits, isolated=isolated)
+                known = memory.recall(content_hash) if memory is not None else None
+                found = known or _examine_twice(file, limits, isolated=isolated)
             finally:
                 file.check_unchanged()
     except AudioRejectedError as refusal:
         return FileAnalysis(path, refusal.outcome, str(refusal), name, content_hash, size_bytes)
+    if memory is not None and known is None:
+        memory.remember(content_hash, found)
+    measured = found.measurements
     return FileAnalysis(
         path,
         found.outcome,
@@ -124,13 +146,11 @@ def analyze_file(
         content_hash,
         size_bytes,
         found.facts,
-        found.measurements,
+        None if measured is None else break_ties(measured, name.hints),
     )
 
 
-def _examine_twice(
-    file: GuardedFile, hints: Hints, limits: AudioLimits, *, isolated: bool
-) -> Examination:
+def _examine_twice(file: GuardedFile, limits: AudioLimits, *, isolated: bool) -> Examination:
     """Examine a file, once more if a decoder died: the machine may have killed it for memory.
 
     A second death, or a timeout of what was isolated as a last resort, is held against the file.
@@ -138,9 +158,9 @@ def _examine_twice(
     run = _examine_isolated if isolated else examine
     try:
         try:
-            return run(file, hints, limits)
+            return run(file, limits)
         except DecoderDiedError:
-            return run(file, hints, limits)
+            return run(file, limits)
     except DecoderDiedError as error:
         raise AudioRejectedError(Outcome.DECODER_CRASHED) from error
     except DecoderTimeoutError as error:
@@ -149,11 +169,10 @@ def _examine_twice(
         raise AudioRejectedError(Outcome.DECODER_TIMEOUT) from error
 
 
-def _examine_isolated(file: GuardedFile, hints: Hints, limits: AudioLimits) -> Examination:
+def _examine_isolated(file: GuardedFile, limits: AudioLimits) -> Examination:
     task = {
         "do": "examine",
         "limits": dataclasses.asdict(limits),
-        "hints": dataclasses.asdict(hints),
         "size_bytes": file.size_bytes,
     }
     with open_child(task, file, limits) as channel:

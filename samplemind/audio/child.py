@@ -95,7 +95,7 @@ def decode(demuxer: str, memory_bytes: int, cpu_s: int) -> None:
         send_json(REFUSED, {"outcome": error.reason})
 
 
-def examine(limits: dict[str, Any], hints: dict[str, Any], size_bytes: int) -> None:
+def examine(limits: dict[str, Any], size_bytes: int) -> None:
     """Answer with everything that is found in standard input."""
     from samplemind.audio import examination, ffmpeg, transfer
     from samplemind.audio.guards import GuardedFile
@@ -108,7 +108,7 @@ def examine(limits: dict[str, Any], hints: dict[str, Any], size_bytes: int) -> N
     confine(bounds.child_memory_bytes, bounds.child_cpu_s)
     file = GuardedFile(_SOURCE, size_bytes, os.fstat(_SOURCE).st_mtime_ns)
     try:
-        found = examination.examine(file, transfer.hints_from(hints), bounds, confined=True)
+        found = examination.examine(file, bounds, confined=True)
     except AudioRejectedError as error:
         send_json(REFUSED, {"outcome": error.outcome.value, "detail": error.detail})
     else:
@@ -121,4 +121,4 @@ def main() -> None:
     if task["do"] == "decode":
         decode(task["demuxer"], task["memory_bytes"], task["cpu_s"])
     else:
-        examine(task["limits"], task["hints"], task["size_bytes"])
+        examine(task["limits"], task["size_bytes"])

@@ -1,7 +1,8 @@
 """What is found in one open file: facts of the sound, an outcome, and measurements.
 
 It chooses the decoder by the header, reads once, decides the outcome, and measures what is worth
-measuring. The path plays no part: this runs in the same way here and in a guarded child.
+measuring. Neither path nor name plays a part: what is found follows from the bytes and the limits
+alone, here as in a guarded child.
 """
 
 import dataclasses
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from samplemind.audio.confined import open_confined
 from samplemind.audio.guards import GuardedFile
 from samplemind.audio.header import Container, Header, read_header
-from samplemind.audio.hints import Hints
 from samplemind.audio.isolation import open_foreign
 from samplemind.audio.limits import AudioLimits
 from samplemind.audio.measure import Measurements, Sound, measure
@@ -67,14 +67,11 @@ class Examination:
     measurements: Measurements | None
 
 
-def examine(
-    file: GuardedFile, hints: Hints, limits: AudioLimits, *, confined: bool = False
-) -> Examination:
+def examine(file: GuardedFile, limits: AudioLimits, *, confined: bool = False) -> Examination:
     """Decode and measure one open file.
 
     Args:
         file: behind its guards.
-        hints: evidence from the file's name.
         limits: bounds on the sound.
         confined: this process is the guarded child already, so every decoder runs in it.
 
@@ -89,7 +86,7 @@ def examine(
     return Examination(
         outcome=outcome,
         facts=_state(reading, limits),
-        measurements=_measure(reading, hints, limits) if outcome.measured else None,
+        measurements=_measure(reading, limits) if outcome.measured else None,
     )
 
 
@@ -97,7 +94,7 @@ def warm_up() -> None:
     """Load all code and tables of the analysis, so that later calls open no file."""
     noise = np.random.default_rng(0).standard_normal((2 * _WARM_UP_RATE_HZ + 1, 2)) / 8
     for rate_hz in (_WARM_UP_RATE_HZ, 48_000):
-        measure(Sound(noise.astype(np.float32), rate_hz, 2.0, whole=True), hints=Hints())
+        measure(Sound(noise.astype(np.float32), rate_hz, 2.0, whole=True))
 
 
 def _read(file: GuardedFile, header: Header, limits: AudioLimits, *, confined: bool) -> Reading:
@@ -187,7 +184,7 @@ def _state(reading: Reading, limits: AudioLimits) -> SoundFacts:
     )
 
 
-def _measure(reading: Reading, hints: Hints, limits: AudioLimits) -> Measurements:
+def _measure(reading: Reading, limits: AudioLimits) -> Measurements:
     """Measure a sound; of a long one, tempo and key by its middle and the likeness by its start.
 
     A track's middle has all instruments playing, whereas two recordings are alike to the ear from
@@ -202,11 +199,11 @@ def _measure(reading: Reading, hints: Hints, limits: AudioLimits) -> Measurement
         )
         for window in _audible_windows(reading, limits)
     )
-    start = measure(first, hints=hints)
+    start = measure(first)
     if not more:
         return start
     return dataclasses.replace(
-        measure(more[0], hints=hints),
+        measure(more[0]),
         blocks=start.blocks,
         embedding=start.embedding,
         embedding_version=start.embedding_version,

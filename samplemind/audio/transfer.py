@@ -1,6 +1,6 @@
-"""What a guarded child found, as bytes and back.
+"""What was found in a file, as plain values or bytes and back: from a guarded child, or a cache.
 
-It is JSON, with arrays as base64 of their bytes: unlike a pickle, nothing in it can be executed,
+The bytes are JSON, with arrays as base64 of theirs: unlike a pickle, nothing in it can be executed,
 and whatever does not have the exact shape of an `Examination` is refused.
 """
 
@@ -14,7 +14,6 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from samplemind.audio.examination import Examination, SoundFacts
-from samplemind.audio.hints import Hints, Kind
 from samplemind.audio.measure import Measurements
 from samplemind.audio.outcome import Outcome
 
@@ -22,20 +21,41 @@ _ARRAY = "array"
 _DTYPES = frozenset({"float16", "float32", "float64"})
 
 
-def dump(found: Examination) -> bytes:
-    """Return an examination as bytes."""
-    measurements = found.measurements
-    content = {
+def to_plain(found: Examination) -> dict[str, Any]:
+    """Return an examination as numbers, texts, lists, dictionaries and arrays."""
+    measured = found.measurements
+    return {
         "outcome": found.outcome.value,
-        "facts": dataclasses.asdict(found.facts),
+        "facts": _plain(dataclasses.asdict(found.facts)),
         "measurements": None
-        if measurements is None
+        if measured is None
         else {
-            field.name: _pack(getattr(measurements, field.name))
-            for field in dataclasses.fields(measurements)
+            field.name: _plain(getattr(measured, field.name))
+            for field in dataclasses.fields(measured)
         },
     }
-    return json.dumps(content).encode()
+
+
+def from_plain(raw: Any) -> Examination:
+    """Return the examination that `to_plain` made these values of.
+
+    Raises:
+        ValueError: they are not those of an examination.
+    """
+    try:
+        facts, measured = raw["facts"], raw["measurements"]
+        return Examination(
+            outcome=Outcome(raw["outcome"]),
+            facts=SoundFacts(**{**facts, "flags": tuple(facts["flags"])}),
+            measurements=None if measured is None else _measurements(measured),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("not an examination") from error
+
+
+def dump(found: Examination) -> bytes:
+    """Return an examination as bytes."""
+    return json.dumps(_pack(to_plain(found))).encode()
 
 
 def load(data: bytes | bytearray) -> Examination:
@@ -45,22 +65,22 @@ def load(data: bytes | bytearray) -> Examination:
         ValueError: they are not the bytes of an examination.
     """
     try:
-        raw = json.loads(data)
-        facts = raw["facts"]
-        measurements = raw["measurements"]
-        return Examination(
-            outcome=Outcome(raw["outcome"]),
-            facts=SoundFacts(**{**facts, "flags": tuple(facts["flags"])}),
-            measurements=None if measurements is None else _unpack_measurements(measurements),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
+        raw = _unpack(json.loads(data))
+    except TypeError as error:
         raise ValueError("not an examination") from error
+    return from_plain(raw)
 
 
-def hints_from(raw: Mapping[str, Any]) -> Hints:
-    """Return hints from their fields as JSON gives them."""
-    kind = raw["kind"]
-    return Hints(raw["tempo_bpm"], raw["key"], None if kind is None else Kind(kind))
+def _plain(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _pack(value: Any) -> Any:
@@ -73,8 +93,6 @@ def _pack(value: Any) -> Any:
 
 
 def _unpack(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
     if not isinstance(value, dict):
         return value
     if value.keys() != {_ARRAY}:
@@ -86,11 +104,13 @@ def _unpack(value: Any) -> Any:
     return flat.reshape(shape)
 
 
-def _unpack_measurements(raw: Mapping[str, Any]) -> Measurements:
+def _measurements(raw: Mapping[str, Any]) -> Measurements:
     types = get_type_hints(Measurements)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in raw.items():
         enum = types[name]
-        is_enum = isinstance(enum, type) and issubclass(enum, StrEnum)
-        values[name] = enum(value) if is_enum else _unpack(value)
+        if isinstance(enum, type) and issubclass(enum, StrEnum):
+            values[name] = enum(value)
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
     return Measurements(**values)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from samplemind.backup.catalog import CatalogEntry
+from samplemind.backup.chains import Chain, usable_chains
 from samplemind.backup.codec import Codec, CodecName, decompress
 from samplemind.backup.create import Destination
 from samplemind.backup.encryption import DataKey, Keyring
@@ -34,6 +35,7 @@ from samplemind.backup.wal import (
     receive,
     store_spool,
 )
+from samplemind.backup.wal_retention import WalBase, plan_wal
 from samplemind.errors import (
     BackupCorruptError,
     BackupError,
@@ -205,16 +207,26 @@ def archive_wal(server: Server, destination: Destination, spool: Path) -> Archiv
 
 
 def read_coverage(
-    entries: list[CatalogEntry], store: ObjectStore, keyring: Keyring
+    entries: list[CatalogEntry], store: ObjectStore, keyring: Keyring, window_start: datetime
 ) -> list[Coverage]:
-    """Return what can be recovered from each physical backup, the newest first."""
+    """Return what can be recovered from each base backup, the newest first.
+
+    Segments from before the window's begin are missing because retention has removed them, which
+    is no fault.
+    """
+    begins = {
+        identifier: plan_wal((), bases.of, window_start, bases.segment_bytes).window
+        for identifier, bases in _bases(entries).items()
+    }
     found = []
-    for entry in entries:
-        manifest = entry.manifest
-        if manifest is None or manifest.physical is None or not entry.good:
-            continue
+    for chain in usable_chains(entries):
+        manifest = chain[-1]
+        assert manifest.physical is not None  # noqa: S101 - a chain is of base backups
         names = _names_for(manifest, store, keyring)
         missing, reached = _gap(manifest.physical, names)
+        begin = begins.get(manifest.postgres.system_identifier or "") if manifest.postgres else None
+        if missing is not None and begin is not None and missing < begin:
+            missing = None
         size = manifest.physical.segment_bytes
         last = None if reached is None else reached.file_name(size)
         found.append(
@@ -229,18 +241,17 @@ def read_coverage(
     return found
 
 
-def choose_base(entries: list[CatalogEntry], target: RecoveryTarget) -> Manifest:
-    """Return the newest physical backup that recovery to the target can begin from.
+def choose_base(entries: list[CatalogEntry], target: RecoveryTarget) -> Chain:
+    """Return the newest base backup that recovery to the target can begin from, with its chain.
 
     Raises:
         NotFoundError: there is none from before the target.
     """
-    for entry in entries:
-        manifest = entry.manifest
-        if manifest is None or manifest.physical is None or not entry.good:
-            continue
+    for chain in usable_chains(entries):
+        manifest = chain[-1]
+        assert manifest.physical is not None  # noqa: S101 - a chain is of base backups
         if target.reaches_back_to(manifest.finished_at, manifest.physical.end_lsn):
-            return manifest
+            return chain
     message = f"there is no good physical backup from before {target}"
     raise NotFoundError(message)
 
@@ -326,27 +337,48 @@ def _alone(spool: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def prune_wal(entries: list[CatalogEntry], store: ObjectStore, *, dry_run: bool) -> int:
-    """Remove segments from before the oldest physical backup of their server; return how many.
+def prune_wal(
+    entries: list[CatalogEntry], store: ObjectStore, window_start: datetime, *, dry_run: bool
+) -> int:
+    """Remove the segments that no recovery since that moment needs; return how many."""
+    removed = 0
+    for identifier, bases in _bases(entries).items():
+        keys = {
+            each.key.rpartition("/")[2]: each.key for each in store.list(f"{WAL}/{identifier}/")
+        }
+        plan = plan_wal(keys, bases.of, window_start, bases.segment_bytes)
+        removed += len(plan.delete)
+        if not dry_run:
+            for name in plan.delete:
+                store.delete(keys[name])
+    return removed
 
-    Where a server has no physical backup left its WAL stays: nobody knows what it is for.
-    """
-    oldest: dict[str, str] = {}
+
+@dataclass(frozen=True)
+class _Bases:
+    segment_bytes: int
+    of: list[WalBase]
+
+
+def _bases(entries: list[CatalogEntry]) -> dict[str, _Bases]:
+    """Return the base backups of each server as the plan of its WAL takes them."""
+    usable = {chain[-1].id for chain in usable_chains(entries)}
+    found: dict[str, _Bases] = {}
     for entry in entries:
         manifest = entry.manifest
         if manifest is None or manifest.physical is None or manifest.postgres is None:
             continue
-        identifier = manifest.postgres.system_identifier
-        if identifier is not None:
-            first = manifest.physical.first_wal
-            oldest[identifier] = min(first, oldest.get(identifier, first))
-    removed = 0
-    for identifier, first in oldest.items():
-        for each in list(store.list(f"{WAL}/{identifier}/")):
-            name = each.key.rpartition("/")[2]
-            # The history of a timeline is small, and recovery across it needs it for ever.
-            if is_wal_name(name) and not name.endswith(".history") and name < first:
-                removed += 1
-                if not dry_run:
-                    store.delete(each.key)
-    return removed
+        identifier, physical = manifest.postgres.system_identifier, manifest.physical
+        if identifier is None:
+            continue
+        size = physical.segment_bytes
+        bases = found.setdefault(identifier, _Bases(size, []))
+        bases.of.append(
+            WalBase(
+                first=WalSegment.parse(physical.first_wal, size),
+                last=WalSegment.at(physical.end_lsn or physical.start_lsn, physical.timeline, size),
+                finished_at=manifest.finished_at,
+                usable=manifest.id in usable,
+            )
+        )
+    return found

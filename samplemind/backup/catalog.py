@@ -157,10 +157,12 @@ class Catalog:
         """Make a backup exist, after all of its objects are stored.
 
         Raises:
-            ConflictError: there is one with this id, or it was deleted meanwhile.
+            ConflictError: there is one with this id, or it was deleted meanwhile, or what it
+                stands on was.
             BackupCorruptError: an object of it is not in the store in its full size.
         """
         self._check_objects(manifest)
+        self._check_parent(manifest)
         key = _key(manifest.id, _MANIFEST)
         content = write_manifest(manifest, self.keyring)
         # An answer that was lost leaves our own manifest behind.
@@ -173,6 +175,7 @@ class Catalog:
                 message = f"backup {manifest.id} was taken for a leftover and deleted meanwhile"
                 raise ConflictError(message)
             self._check_objects(manifest)
+            self._check_parent(manifest)
         except (ConflictError, BackupCorruptError):
             self.store.delete(key)
             raise
@@ -361,6 +364,15 @@ class Catalog:
         key = _key(manifest.id, _MANIFEST)
         self.store.head(key)
         self.store.put_stream(key, [write_manifest(manifest, self.keyring)])
+
+    def _check_parent(self, manifest: Manifest) -> None:
+        if manifest.parent is None:
+            return
+        try:
+            self.load(manifest.parent)
+        except NotFoundError as error:
+            message = f"{manifest.parent}, on which {manifest.id} stands, was deleted meanwhile"
+            raise ConflictError(message) from error
 
     def _check_objects(self, manifest: Manifest) -> None:
         prefix = f"{DATA}/{manifest.id}/"

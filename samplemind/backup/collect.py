@@ -33,6 +33,11 @@ from samplemind.backup.manifest import (
     TableRecord,
 )
 from samplemind.backup.mongo import Collection, DocumentDigest, MongoSource
+from samplemind.backup.mongo_accounts import (
+    AccountsDeniedError,
+    encode_accounts,
+    read_accounts,
+)
 from samplemind.backup.objects import ObjectWriter
 from samplemind.backup.parallel import run_parallel
 from samplemind.backup.postgres_tools import PostgresTools, output_of
@@ -43,6 +48,7 @@ SCHEMA = "postgres/schema.dump"
 GLOBALS = "postgres/globals.sql"
 LARGE_OBJECTS = "postgres/large_objects.dump"
 DUMP = "postgres/database.dump"
+ACCOUNTS = "mongo/accounts.bson"
 
 # What a row takes on the server's pages against what it takes in COPY, roughly; for the bar only.
 _UNKNOWN_BYTES = 1 << 16
@@ -87,6 +93,7 @@ class Collected:
     postgres: PostgresRecord
     mongo: MongoRecord | None
     objects: tuple[ObjectRecord, ...]
+    remarks: tuple[str, ...] = ()
 
 
 class Collector:
@@ -97,6 +104,7 @@ class Collector:
         self._control = control
         self._jobs = jobs
         self._rows = _Rows()
+        self._remarks: list[str] = []
 
     def collect(self, barrier: Barrier, tools: PostgresTools, *, as_dump: bool) -> Collected:
         """Write both stores at the barrier's moment.
@@ -121,6 +129,7 @@ class Collector:
         collections = [] if barrier.mongo is None else barrier.mongo.collections()
         if barrier.mongo is not None:
             works += [self._documents(barrier.mongo, each) for each in collections if not each.view]
+            works.append(self._accounts(barrier.mongo))
         works.sort(key=lambda work: -work.size_bytes)
         self._control.begin("reading", sum(work.size_bytes for work in works))
         try:
@@ -132,7 +141,13 @@ class Collector:
             postgres=self._postgres_record(snapshot, tools),
             mongo=None if barrier.mongo is None else self._mongo_record(barrier.mongo, collections),
             objects=self.objects,
+            remarks=self.remarks,
         )
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What could not be read, in sentences."""
+        return tuple(self._remarks)
 
     @property
     def objects(self) -> tuple[ObjectRecord, ...]:
@@ -150,6 +165,7 @@ class Collector:
         """Write MongoDB alone, at the moment that its source was pinned to."""
         collections = source.collections()
         works = [self._documents(source, each) for each in collections if not each.view]
+        works.append(self._accounts(source))
         self._control.begin("documents", sum(work.size_bytes for work in works))
         run_parallel(lambda work: work.run(), works, self._jobs, self._control, gentle=True)
         return self._mongo_record(source, collections)
@@ -198,11 +214,27 @@ class Collector:
     def _documents(self, source: MongoSource, collection: Collection) -> _Work:
         def run() -> None:
             digest = DocumentDigest()
+            if collection.capped:
+                self._remarks.append(
+                    f"the capped collection {collection.name} is as it stood a little later than "
+                    "the rest, as MongoDB reads no such one at a moment"
+                )
             record = self.write(collection.object_name, source.dump(collection, digest))
             with self._rows.lock:
                 self._rows.collections[collection.name] = _collection(collection, record, digest)
 
         return _Work(collection.size_bytes, run)
+
+    def _accounts(self, source: MongoSource) -> _Work:
+        def run() -> None:
+            try:
+                accounts = read_accounts(source.client, source.database)
+            except AccountsDeniedError as error:
+                self._remarks.append(str(error))
+                return
+            self.write(ACCOUNTS, [encode_accounts(accounts)])
+
+        return _Work(0, run)
 
     def _postgres_record(self, snapshot: Snapshot, tools: PostgresTools) -> PostgresRecord:
         def name(wanted: str) -> str | None:
@@ -264,6 +296,7 @@ class Collector:
             cluster_time=(moment.time, moment.inc),
             source_bytes=sum(record.size_bytes for record in records),
             collections=records,
+            accounts_object=ACCOUNTS if ACCOUNTS in self._rows.objects else None,
         )
 
 
@@ -316,4 +349,5 @@ def _collection(
         size_bytes=0 if record is None else record.plain_bytes,
         digest=None if collection.view else digest.digest,
         object=None if record is None else record.name,
+        timeseries=collection.timeseries,
     )

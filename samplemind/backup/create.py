@@ -7,14 +7,17 @@ not.
 """
 
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from samplemind import __version__
 from samplemind.backup.catalog import Catalog
+from samplemind.backup.chains import Footing, choose_footing
 from samplemind.backup.codec import Codec
 from samplemind.backup.collect import Collected, Collector
 from samplemind.backup.control import Control
@@ -29,7 +32,7 @@ from samplemind.backup.manifest import (
     new_backup_id,
 )
 from samplemind.backup.mongo import MongoSource, connect
-from samplemind.backup.objects import ObjectWriter
+from samplemind.backup.objects import ObjectReader, ObjectWriter
 from samplemind.backup.physical import ManifestTap, base_backup, flushed_lsn, read_facts
 from samplemind.backup.postgres_tools import Server, find_tools
 from samplemind.backup.snapshot import hold_barrier
@@ -41,6 +44,8 @@ from samplemind.storage.store import ObjectStore
 
 BASE = "postgres/base.tar"
 BASE_MANIFEST = "postgres/backup_manifest"
+
+_BASES = (BackupKind.PHYSICAL, BackupKind.INCREMENTAL)
 
 _log = get_logger(__name__)
 
@@ -67,6 +72,8 @@ class Destination:
     keyring: Keyring
     codec: Codec = field(default_factory=Codec)
     jobs: int = 2
+    incrementals: int = 6
+    """In a chain, at most; then an incremental backup becomes a full one."""
 
     def writer(self, backup_id: str, data_key: DataKey | None) -> ObjectWriter:
         """Return what writes one backup's objects."""
@@ -96,13 +103,22 @@ def create_backup(
     with ExitStack() as stack:
         require_lock = stack.enter_context(hold_backup_lock(sources.postgres))
         started_at = datetime.now(UTC)
+        footing = None
+        if order.kind is BackupKind.INCREMENTAL:
+            facts = read_facts(sources.postgres)
+            footing = choose_footing(destination.catalog.entries(), facts, destination.incrementals)
+            if footing.parent is None:
+                _log.warning("backup.not_incremental", reason=footing.refusal)
+                order = replace(order, kind=BackupKind.PHYSICAL)
         backup_id = new_backup_id(order.kind, started_at, secrets.token_hex(4))
         data_key = DataKey.new(backup_id) if destination.keyring else None
-        job = _Job(sources, destination, order, control, backup_id, data_key)
+        job = _Job(
+            sources, destination, order, control, backup_id, data_key, footing or Footing(None)
+        )
         _log.info("backup.started", backup_id=backup_id, kind=order.kind, reason=order.reason)
         try:
             began = time.monotonic()
-            written = job.physical() if order.kind is BackupKind.PHYSICAL else job.logical()
+            written = job.physical() if order.kind in _BASES else job.logical()
             seconds = round(time.monotonic() - began, 3)
             manifest = job.manifest(written, started_at, seconds)
             control.begin("publishing")
@@ -154,6 +170,7 @@ class _Job:
     control: Control
     backup_id: str
     data_key: DataKey | None = field(repr=False)
+    footing: Footing
 
     def logical(self) -> _Written:
         """Write both stores at one moment."""
@@ -169,7 +186,7 @@ class _Job:
             )
 
     def physical(self) -> _Written:
-        """Write a base backup, then MongoDB at the moment that it ended."""
+        """Write a base backup, full or what changed, then MongoDB whole at the moment it ended."""
         server = self.sources.postgres
         facts = read_facts(server)
         tools = find_tools(facts.major, "pg_basebackup")
@@ -183,8 +200,11 @@ class _Job:
         ensure_slot(server)
         collector = self._collector()
         self.control.begin("base backup", facts.database_bytes)
-        tap = ManifestTap(base_backup(server, tools, check=self.control.check))
-        collector.write(BASE, tap)
+        with self._parent_manifest() as path:
+            tap = ManifestTap(
+                base_backup(server, tools, parent_manifest=path, check=self.control.check)
+            )
+            collector.write(BASE, tap)
         ended = time.monotonic()
         with self._mongo() as mongo, server.connect() as connection:
             if mongo is not None:
@@ -206,6 +226,7 @@ class _Job:
             ),
             mongo=documents,
             objects=collector.objects,
+            remarks=collector.remarks,
         )
         return _Written(
             collected=collected,
@@ -229,6 +250,7 @@ class _Job:
             id=self.backup_id,
             kind=self.order.kind,
             cluster=self.sources.cluster,
+            parent=None if self.footing.parent is None else self.footing.parent.id,
             started_at=started_at,
             finished_at=datetime.now(UTC),
             reason=self.order.reason,
@@ -238,6 +260,7 @@ class _Job:
             mongo=written.collected.mongo,
             physical=written.physical,
             gap_ms=written.gap_ms,
+            remarks=self._remarks(written),
             encryption=(
                 None if self.data_key is None else EncryptionRecord.of(keyring.wrap(self.data_key))
             ),
@@ -245,6 +268,26 @@ class _Job:
             source_bytes=written.source_bytes,
             objects=written.collected.objects,
         )
+
+    def _remarks(self, written: _Written) -> tuple[str, ...]:
+        refusal = self.footing.refusal
+        taken = () if refusal is None else (f"a full backup, not an incremental one: {refusal}",)
+        return (*taken, *written.collected.remarks)
+
+    @contextmanager
+    def _parent_manifest(self) -> Iterator[Path | None]:
+        """Fetch the file that says which blocks the parent holds."""
+        parent = self.footing.parent
+        if parent is None or parent.physical is None:
+            yield None
+            return
+        catalog = self.destination.catalog
+        reader = ObjectReader(catalog.store, parent.id, catalog.data_key(parent))
+        with tempfile.NamedTemporaryFile(prefix="samplemind-manifest-") as file:
+            for block in reader.read(parent.object(parent.physical.manifest_object)):
+                file.write(block)
+            file.flush()
+            yield Path(file.name)
 
     def _collector(self) -> Collector:
         writer = self.destination.writer(self.backup_id, self.data_key)

@@ -28,6 +28,7 @@ from samplemind.backup.archive import (
     read_coverage,
 )
 from samplemind.backup.catalog import Catalog, CatalogEntry, HistoryEvent
+from samplemind.backup.chains import find_chain
 from samplemind.backup.codec import Codec, CodecName
 from samplemind.backup.control import Control
 from samplemind.backup.create import Destination, Order, Sources, create_backup
@@ -38,8 +39,8 @@ from samplemind.backup.objects import ObjectReader, object_key
 from samplemind.backup.postgres_tools import Server
 from samplemind.backup.proof import verify_decoded, verify_restored
 from samplemind.backup.pruning import Pruned, prune
-from samplemind.backup.readers import tell_readers
-from samplemind.backup.recovery import Recovery, recovered
+from samplemind.backup.readers import require_no_workers, tell_readers
+from samplemind.backup.recovery import Recovery, recovered, unpack
 from samplemind.backup.restore import (
     Choice,
     RestoreReport,
@@ -51,7 +52,7 @@ from samplemind.backup.retention import Policy
 from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.verification import Level, verify_checksums, verify_sizes
 from samplemind.backup.wal import ArchiveLag, read_lag
-from samplemind.errors import InvalidInputError, NotFoundError, StackNotRunningError
+from samplemind.errors import BackupError, InvalidInputError, NotFoundError, StackNotRunningError
 from samplemind.settings import BackupCodec, Settings, StorageKind, get_settings
 from samplemind.storage.local import LocalStore
 from samplemind.storage.opening import open_store
@@ -165,6 +166,7 @@ class DatabaseBackup:
         mongo_into: str | None = None,
         choice: Choice | None = None,
         safety_backup: bool = True,
+        beside_workers: bool = False,
         control: Control | None = None,
     ) -> RestoreReport:
         """Restore a backup; none: the newest good one.
@@ -176,14 +178,21 @@ class DatabaseBackup:
             mongo_into: the same of MongoDB; none: `into`, or else the platform's own.
             choice: what to restore, and whether to drop what is there.
             safety_backup: back up what is about to be dropped.
+            beside_workers: replace the platform's own stores although workers run: what they
+                write until the switch is lost, and what they do then is of both times.
             control: cancellation and progress.
 
         Raises:
-            ConflictError: the target holds something and nobody said to drop it.
+            ConflictError: the target holds something and nobody said to drop it, or workers run.
+            InvalidInputError: some tables were chosen, and all were to be dropped for them.
             NotFoundError: there is no such backup, table or collection.
         """
         chosen = choice or Choice()
         control = control or self.control()
+        if into is None and mongo_into is None:
+            _require_whole(chosen)
+            if not beside_workers:
+                require_no_workers(self.settings.broker)
         with self._destination() as destination:
             manifest = self._manifest(destination.catalog, backup_id, _RESTORABLE)
             reader = _reader(destination.catalog, manifest)
@@ -264,7 +273,10 @@ class DatabaseBackup:
             )
             kept = [entry for entry in catalog.entries() if entry.id not in pruned.plan.delete]
             kept += [entry for entry in catalog.entries() if entry.id in pruned.kept_back]
-            return Cleanup(pruned, prune_wal(kept, destination.store, dry_run=dry_run))
+            removed = prune_wal(
+                kept, destination.store, self._window_start(catalog), dry_run=dry_run
+            )
+            return Cleanup(pruned, removed)
 
     def verify_backup(
         self,
@@ -275,6 +287,8 @@ class DatabaseBackup:
     ) -> Verification:
         """Verify a backup at a level, and keep what was found with it; none: the newest.
 
+        An incremental is verified together with all that it stands on, as it is worth no more.
+
         Raises:
             NotFoundError: there is no such backup.
             SecretError: the key that it needs is missing.
@@ -283,17 +297,8 @@ class DatabaseBackup:
         with self._destination() as destination:
             manifest = self._newest_or(destination.catalog, backup_id)
             began = time.monotonic()
-            problems = self._problems(destination, manifest, level, control)
-            return _recorded(
-                destination.catalog,
-                Verification(
-                    id=manifest.id,
-                    level=level,
-                    ok=not problems,
-                    problems=tuple(problems),
-                    seconds=round(time.monotonic() - began, 3),
-                ),
-            )
+            below = self._verify_parents(destination, manifest, level, control)
+            return self._verify_one(destination, manifest, level, control, began, below)
 
     def drill(
         self,
@@ -336,14 +341,18 @@ class DatabaseBackup:
         """Return what can be recovered from each physical backup, the newest first."""
         with self._destination() as destination:
             catalog = destination.catalog
-            return read_coverage(catalog.entries(), catalog.store, catalog.keyring)
+            return read_coverage(
+                catalog.entries(), catalog.store, catalog.keyring, self._window_start(catalog)
+            )
 
     def survey(self) -> Survey:
         """Return `list_backups` and `coverage` of one reading of the store."""
         with self._destination() as destination:
             catalog = destination.catalog
             entries = catalog.entries()
-            coverage = read_coverage(entries, catalog.store, catalog.keyring)
+            coverage = read_coverage(
+                entries, catalog.store, catalog.keyring, self._window_start(catalog)
+            )
             return Survey(catalog.store.location, tuple(entries), tuple(coverage))
 
     def inspect(self, backup_id: str) -> tuple[CatalogEntry, list[HistoryEvent]]:
@@ -410,6 +419,7 @@ class DatabaseBackup:
                 keyring=keyring,
                 codec=Codec(CodecName(backup.codec.value), backup.level),
                 jobs=backup.jobs,
+                incrementals=backup.incrementals,
             )
         finally:
             store.close()
@@ -421,6 +431,10 @@ class DatabaseBackup:
             raise StackNotRunningError(message)
         mongo = self.settings.mongo
         return Sources(Server(url), mongo if mongo.url is not None else None)
+
+    def _window_start(self, catalog: Catalog) -> datetime:
+        """Return since when recovery to any moment shall be possible, by the store's clock."""
+        return catalog.now() - timedelta(days=self.settings.backup.keep_days)
 
     @property
     def _spool(self) -> Path:
@@ -445,6 +459,48 @@ class DatabaseBackup:
         message = f"there is no backup in {catalog.store.location}"
         raise NotFoundError(message)
 
+    def _verify_parents(
+        self, destination: Destination, manifest: Manifest, level: Level, control: Control
+    ) -> list[str]:
+        """Verify what an incremental stands on, each for itself; return what is wrong there."""
+        if manifest.parent is None:
+            return []
+        try:
+            chain = find_chain(manifest.id, destination.catalog.entries())
+        except BackupError as error:
+            return [str(error)]
+        # A restore asks the whole chain together; before it, every byte of it is compared.
+        below = min(level, Level.CHECKSUMS if level is Level.RESTORED else Level.DECODED)
+        problems = []
+        for parent in chain[:-1]:
+            found = self._verify_one(
+                destination, parent, Level(below), control, time.monotonic(), []
+            )
+            problems += [f"it stands on {parent.id}: {problem}" for problem in found.problems]
+        return problems
+
+    def _verify_one(
+        self,
+        destination: Destination,
+        manifest: Manifest,
+        level: Level,
+        control: Control,
+        began: float,
+        below: list[str],
+    ) -> Verification:
+        """Verify one backup, where what it stands on is whole, and record what was found."""
+        problems = below or self._problems(destination, manifest, level, control)
+        return _recorded(
+            destination.catalog,
+            Verification(
+                id=manifest.id,
+                level=level,
+                ok=not problems,
+                problems=tuple(problems),
+                seconds=round(time.monotonic() - began, 3),
+            ),
+        )
+
     def _problems(
         self, destination: Destination, manifest: Manifest, level: Level, control: Control
     ) -> list[str]:
@@ -460,7 +516,14 @@ class DatabaseBackup:
         if level is Level.RESTORED:
             problems = verify_checksums(store, manifest, progress=control.passed)
             return problems or verify_restored(
-                store, manifest, key, control, source=self._sources().postgres
+                store,
+                manifest,
+                key,
+                control,
+                source=self._sources().postgres,
+                unpack=lambda directory: unpack(
+                    catalog, find_chain(manifest.id, catalog.entries()), directory, control
+                ),
             )
         message = "level 4 is a drill: `samplemind backup drill`"
         raise InvalidInputError(message)
@@ -504,6 +567,15 @@ def actor() -> str:
     return f"{name}@{os.uname().nodename}"
 
 
+def _require_whole(choice: Choice) -> None:
+    if choice.drop and choice.tables:
+        message = (
+            "some tables cannot take the place of all: restore them into another database (--into)"
+            " and copy from there"
+        )
+        raise InvalidInputError(message)
+
+
 def _reader(catalog: Catalog, manifest: Manifest) -> ObjectReader:
     return ObjectReader(catalog.store, manifest.id, catalog.data_key(manifest))
 
@@ -511,10 +583,15 @@ def _reader(catalog: Catalog, manifest: Manifest) -> ObjectReader:
 def _copy(catalog: Catalog, manifest: Manifest, folder: Path) -> None:
     """Copy a backup as it is stored, its manifest last."""
     copy = Catalog(LocalStore(folder), catalog.keyring)
-    for record in manifest.objects:
-        key = object_key(manifest.id, record.name)
-        copy.store.put_stream(key, catalog.store.get_stream(key))
-    copy.publish(manifest)
+    there = {entry.id for entry in copy.entries()}
+    # A copy of an incremental is worth nothing without what it stands on.
+    for each in find_chain(manifest.id, catalog.entries()):
+        if each.id in there:
+            continue
+        for record in each.objects:
+            key = object_key(each.id, record.name)
+            copy.store.put_stream(key, catalog.store.get_stream(key))
+        copy.publish(each)
 
 
 def _exists(server: Server) -> bool:

@@ -86,7 +86,7 @@ def run_drill(
         TransientError: the tables could not be locked for an instant, again and again.
     """
     entries = destination.catalog.entries()
-    base = choose_base(entries, RecoveryTarget())
+    chain = choose_base(entries, RecoveryTarget())
     behind_s = _behind_s(destination)
     wait_s = random.Random(seed).uniform(0, within_s)  # noqa: S311 - a moment is no secret
     control.begin("waiting for the moment")
@@ -100,6 +100,7 @@ def run_drill(
         "method": "recovery to a position in WAL",
         "moment": witness.moment.isoformat(),
         "lsn": witness.lsn,
+        "incrementals": len(chain) - 1,
         "data_loss_window_s": behind_s,
         "writers_paused_ms": witness.paused_ms,
         "tables": {name: each.digest for name, each in witness.tables.items()},
@@ -125,7 +126,7 @@ def run_drill(
             problems += check_tables(recovery.server)
     except PermanentError as error:
         problems.append(str(error))
-    return DrillResult(base.id, tuple(problems), evidence)
+    return DrillResult(chain[-1].id, tuple(problems), evidence)
 
 
 def run_logical_drill(
@@ -212,7 +213,8 @@ def _behind_s(destination: Destination) -> float | None:
     """Return how much would have been lost had the source been lost just now."""
     catalog = destination.catalog
     try:
-        coverage = read_coverage(catalog.entries(), catalog.store, catalog.keyring)[0]
+        now = catalog.now()
+        coverage = read_coverage(catalog.entries(), catalog.store, catalog.keyring, now)[0]
     except (IndexError, NotFoundError):
         return None
     until = coverage.to_time or coverage.from_time

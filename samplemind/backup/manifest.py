@@ -136,6 +136,8 @@ class CollectionRecord(_Record):
     size_bytes: int = Field(0, ge=0)
     digest: str | None = None
     object: str | None = None
+    timeseries: bool = False
+    """Its documents are the buckets in which MongoDB keeps the measurements."""
 
 
 class MongoRecord(_Record):
@@ -146,6 +148,8 @@ class MongoRecord(_Record):
     cluster_time: tuple[int, int]
     source_bytes: int = Field(0, ge=0)
     collections: tuple[CollectionRecord, ...] = ()
+    accounts_object: str | None = None
+    """Users and roles; none: the backup's account may not read them."""
 
 
 class PhysicalRecord(_Record):
@@ -207,6 +211,8 @@ class Manifest(_Record):
     physical: PhysicalRecord | None = None
     gap_ms: float | None = Field(None, ge=0)
     """How far apart the moments of the two stores may be."""
+    remarks: tuple[str, ...] = ()
+    """What came otherwise than was asked for, in sentences."""
     encryption: EncryptionRecord | None = None
     durations_s: dict[str, float] = Field(default_factory=dict)
     source_bytes: int = Field(0, ge=0)

@@ -2,7 +2,8 @@
 
 Invariant: all collections are read with read concern snapshot at the same `atClusterTime`, each
 getMore in the session that opened its cursor, so a transaction is in the backup whole or not at
-all. Documents are never decoded: they are written back byte by byte as they were. A digest over
+all; but for capped ones, which MongoDB reads at no moment, and which no transaction writes.
+Documents are never decoded: they are written back byte by byte as they were. A digest over
 documents does not depend on their order.
 """
 
@@ -48,6 +49,9 @@ _SNAPSHOT_TOO_OLD = 239
 _NOT_A_REPLICA_SET = 123
 _MASK = (1 << 128) - 1
 
+STAGE = "samplemind.restoring."
+"""Begins the names of collections that are being restored beside those that they will replace."""
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -62,11 +66,24 @@ class Collection:
     size_bytes: int
     documents: int
     """As many as the server estimates; the stream's own count is the truth."""
+    timeseries: bool = False
+    capped: bool = False
+    """MongoDB reads none of these at a moment; it is read as it stands when its turn comes."""
+
+    @property
+    def stored_as(self) -> str:
+        """The collection that its documents are read from."""
+        return stored_name(self.name, timeseries=self.timeseries)
 
     @property
     def object_name(self) -> str:
         """The object's name below its backup."""
         return f"mongo/data/{quote(self.name, safe='')}.bson"
+
+
+def stored_name(name: str, *, timeseries: bool) -> str:
+    """Return where the documents of a collection lie: of a time series, its buckets are copied."""
+    return f"system.buckets.{name}" if timeseries else name
 
 
 class DocumentDigest:
@@ -132,7 +149,7 @@ class MongoSource:
         """Return what the database holds now, views last, each after those that it may read."""
         with translating_errors():
             found = [self._describe(dict(info)) for info in self._db.list_collections()]
-        kept = [each for each in found if not each.name.startswith("system.")]
+        kept = [each for each in found if not each.name.startswith(("system.", STAGE))]
         return sorted(kept, key=lambda each: (each.view, -each.size_bytes, each.name))
 
     def dump(self, collection: Collection, digest: DocumentDigest) -> Iterator[bytes]:
@@ -143,7 +160,7 @@ class MongoSource:
         """
         with translating_errors(), self.client.start_session(causal_consistency=False) as session:
             try:
-                yield from _blocks(self._batches(session, collection.name), digest)
+                yield from _blocks(self._batches(session, collection), digest)
             except OperationFailure as error:
                 if error.code == _SNAPSHOT_TOO_OLD:
                     message = (
@@ -153,11 +170,15 @@ class MongoSource:
                     raise TransientError(message) from error
                 raise
 
-    def _batches(self, session: ClientSession, name: str) -> Iterator[list[RawBSONDocument]]:
+    def _batches(
+        self, session: ClientSession, collection: Collection
+    ) -> Iterator[list[RawBSONDocument]]:
+        name = collection.stored_as
+        concern = {"level": "snapshot", "atClusterTime": self.cluster_time}
         reply: Any = self._db.command(
             {
                 "find": name,
-                "readConcern": {"level": "snapshot", "atClusterTime": self.cluster_time},
+                "readConcern": {"level": "majority"} if collection.capped else concern,
                 "noCursorTimeout": True,
                 "batchSize": _BATCH_DOCUMENTS,
             },
@@ -180,9 +201,6 @@ class MongoSource:
 
     def _describe(self, info: Document) -> Collection:
         name, view = info["name"], info["type"] == "view"
-        if info["type"] == "timeseries":
-            message = f"{name} is a time series, which a backup of one moment cannot read"
-            raise PermanentError(message)
         indexes: list[Any] = [] if view else list(self._db[name].list_indexes())
         stats = {"size": 0, "count": 0} if view else self._db.command("collStats", name)
         return Collection(
@@ -191,7 +209,9 @@ class MongoSource:
             options=json_util.dumps(info.get("options", {}), json_options=_CANONICAL),
             indexes=json_util.dumps([dict(each) for each in indexes], json_options=_CANONICAL),
             size_bytes=int(stats["size"]),
-            documents=int(stats["count"]),
+            documents=int(stats.get("count", 0)),
+            timeseries=info["type"] == "timeseries",
+            capped=bool(info.get("options", {}).get("capped")),
         )
 
     @property
@@ -263,6 +283,58 @@ def create_collection(database: "Database[Document]", name: str, options: str) -
         database.command({"create": name, **json_util.loads(options, json_options=_CANONICAL)})
 
 
+def drop_staged(database: "Database[Document]") -> None:
+    """Remove what restores have left beside the collections."""
+    with translating_errors():
+        for name in database.list_collection_names(filter={"name": {"$regex": f"^{STAGE}"}}):
+            database.drop_collection(name)
+
+
+def switch_collections(
+    database: "Database[Document]",
+    prefix: str,
+    views: Iterable[tuple[str, str]],
+    series: Iterable[str],
+    *,
+    whole: bool,
+) -> None:
+    """Give restored collections their names, in place of those that have them.
+
+    Args:
+        database: where both lie.
+        prefix: of the restored ones.
+        views: name and options of each view of the backup, in the order in which they are made.
+        series: names of time series, which cannot be renamed and are restored afterwards.
+        whole: whether everything goes that the backup does not have.
+    """
+    views = list(views)
+    made_anew = {name for name, _ in views} | set(series)
+    with translating_errors():
+        there = [dict(info) for info in database.list_collections()]
+        staged = [info["name"] for info in there if info["name"].startswith(prefix)]
+        coming = {name.removeprefix(prefix) for name in staged} | made_anew
+        # A rename replaces a collection, but no view; views first, as they read the others.
+        for info in sorted(there, key=lambda info: info["type"] != "view"):
+            name = info["name"]
+            if name.startswith(("system.", prefix)):
+                continue
+            replaced = name in coming and info["type"] != "collection"
+            if replaced or (whole and name not in coming) or name in made_anew:
+                database.drop_collection(name)
+        for name in staged:
+            database.client.admin.command(
+                {
+                    "renameCollection": f"{database.name}.{name}",
+                    "to": f"{database.name}.{name.removeprefix(prefix)}",
+                    "dropTarget": True,
+                }
+            )
+        for name, options in views:
+            create_collection(database, name, options)
+    drop_staged(database)  # of restores that were killed
+    await_majority(database)
+
+
 def restore_documents(
     database: "Database[Document]", name: str, blocks: Iterable[bytes], digest: DocumentDigest
 ) -> None:
@@ -301,7 +373,7 @@ def create_indexes(database: "Database[Document]", name: str, indexes: str) -> i
 
 
 def digest_collection(database: "Database[Document]", name: str) -> DocumentDigest:
-    """Return what a collection's documents hash to now."""
+    """Return what the documents of a collection (of a time series, its buckets) hash to now."""
     digest = DocumentDigest()
     collection = database[name].with_options(codec_options=CodecOptions(RawBSONDocument))
     with translating_errors():

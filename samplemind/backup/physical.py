@@ -2,22 +2,30 @@
 
 Invariant: a base backup holds the WAL that makes it consistent, so it can be restored where the
 archive is lost; and its `backup_manifest` is kept beside it, because the next incremental backup
-is made against it.
+is made against it. An incremental holds the blocks that changed since, and is unpacked together
+with everything that it stands on, never alone.
 """
 
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 import psycopg
 
-from samplemind.backup.postgres_tools import PostgresTools, Server, output_of
-from samplemind.errors import BackupCorruptError, BackupError, PermanentError
+from samplemind.backup.postgres_tools import PostgresTools, Server, output_of, run_tool
+from samplemind.errors import (
+    BackupCorruptError,
+    BackupError,
+    MissingToolError,
+    PermanentError,
+)
 
 _BLOCK = 512
 _MANIFEST = "backup_manifest"
+_FIRST_WITH_LINKS = 18
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class BaseFacts:
     database_bytes: int
     summarizes: bool
     """Whether WAL is summarised, without which no incremental backup can be made."""
+    summarized_since: str | None = None
+    """From where on there are summaries of this timeline; none: there are none."""
 
 
 def read_facts(server: Server) -> BaseFacts:
@@ -54,6 +64,7 @@ def read_facts(server: Server) -> BaseFacts:
         ).fetchone()
         assert row is not None  # noqa: S101 - each function returns one row
         major = connection.info.server_version // 10_000
+        since = _summarized_since(connection, row[2]) if row[6] else None
     version, system, timeline, lsn, segment, size, summarizes, level, spaces, allowed = row
     if level == "minimal":
         message = "wal_level is minimal: physical backups need replica (a restart of the server)"
@@ -64,7 +75,17 @@ def read_facts(server: Server) -> BaseFacts:
     if not allowed:
         message = "the role needs the REPLICATION attribute for physical backups"
         raise PermanentError(message)
-    return BaseFacts(version, major, system, timeline, lsn, segment, int(size), summarizes)
+    return BaseFacts(version, major, system, timeline, lsn, segment, int(size), summarizes, since)
+
+
+def _summarized_since(connection: psycopg.Connection, timeline: int) -> str | None:
+    row = connection.execute(
+        "SELECT coalesce((SELECT min(start_lsn) FROM pg_available_wal_summaries() WHERE tli = %s),"
+        " (SELECT summarized_lsn FROM pg_get_wal_summarizer_state() WHERE summarized_tli = %s)"
+        ")::text",
+        (timeline, timeline),
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def base_backup(
@@ -135,6 +156,53 @@ def extract_base(blocks: Iterable[bytes], directory: Path) -> None:
     if not (directory / "PG_VERSION").is_file():
         message = "the base backup holds no database cluster"
         raise BackupCorruptError(message)
+
+
+def unpack_chain(
+    streams: Sequence[Iterable[bytes]], directory: Path, programs: Callable[[int], PostgresTools]
+) -> None:
+    """Unpack a base backup, and the incrementals upon it, into an empty directory.
+
+    The members of a chain lie beside the directory while they are put together, so that takes room
+    for all of them; PostgreSQL 18 and newer link the files that did not change.
+
+    Args:
+        streams: the tar of each, the full one first.
+        directory: new or empty.
+        programs: gives the programs of a major version.
+
+    Raises:
+        BackupCorruptError: a stream is no such archive, or the chain does not fit together.
+        MissingToolError: pg_combinebackup of the chain's version is missing.
+    """
+    if len(streams) == 1:
+        extract_base(streams[0], directory)
+        return
+    with tempfile.TemporaryDirectory(prefix=".samplemind-chain-", dir=directory.parent) as name:
+        parts = [Path(name) / str(number) for number in range(len(streams))]
+        for part, blocks in zip(parts, streams, strict=True):
+            part.mkdir(mode=0o700)
+            extract_base(blocks, part)
+        major = int((parts[-1] / "PG_VERSION").read_text())
+        tools = programs(major)
+        if tools.major != major:
+            message = (
+                f"pg_combinebackup {tools.major} does not fit PostgreSQL {major}: install "
+                f"postgresql-{major}"
+            )
+            raise MissingToolError(message)
+        command = [
+            tools.path("pg_combinebackup"),
+            f"--output={directory}",
+            "--manifest-checksums=CRC32C",
+            *(["--link"] if major >= _FIRST_WITH_LINKS else []),
+            *map(str, parts),
+        ]
+        try:
+            run_tool(command, {"LC_ALL": "C.UTF-8"})
+        except BackupError as error:
+            message = f"the incremental backup does not fit what it stands on: {error}"
+            raise BackupCorruptError(message) from error
 
 
 def start_lsn(directory: Path) -> tuple[str, int]:

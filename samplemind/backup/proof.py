@@ -20,10 +20,9 @@ from psycopg import sql
 from samplemind.backup import mongo as mongo_store
 from samplemind.backup.control import Control
 from samplemind.backup.encryption import DataKey
-from samplemind.backup.manifest import BackupKind, Manifest, PostgresRecord, TableRecord
+from samplemind.backup.manifest import Manifest, PostgresRecord, TableRecord
 from samplemind.backup.objects import ObjectReader
 from samplemind.backup.parallel import run_parallel
-from samplemind.backup.physical import extract_base
 from samplemind.backup.postgres_tools import Server, find_tools, run_tool, running, server_major
 from samplemind.backup.relations import fingerprint, list_extensions, list_sequences
 from samplemind.backup.restore import Choice, Target, restore_backup, table_of
@@ -79,6 +78,7 @@ def verify_restored(
     control: Control,
     *,
     source: Server | None = None,
+    unpack: Callable[[Path], None] | None = None,
 ) -> list[str]:
     """Restore the backup into scratch servers and question them (L3); return the problems.
 
@@ -88,11 +88,12 @@ def verify_restored(
         data_key: what opens its objects.
         control: cancellation and progress.
         source: whose user and password a recovered base backup is asked with; never connected to.
+        unpack: fills a directory with a base backup and all that it stands on.
     """
     reader = ObjectReader(store, manifest.id, data_key)
     try:
-        if manifest.kind is BackupKind.PHYSICAL:
-            return _verify_base(manifest, reader, control, source)
+        if manifest.physical is not None:
+            return _verify_base(unpack, control, source)
         with restored_scratch(manifest, reader, control) as (server, documents):
             return question(manifest, server, documents)
     except PermanentError as error:
@@ -113,6 +114,9 @@ def restored_scratch(
             documents = MongoSettings.model_validate(
                 {"url": urls[Store.MONGO], "database": manifest.mongo.database}
             )
+            # Documents whose time is over would go while they are compared.
+            with mongo_store.connect(documents) as client:
+                client.admin.command({"setParameter": 1, "ttlMonitorEnabled": False})
         restore_backup(
             manifest, reader, Target(server, documents), Choice(defer_graphs=True), control
         )
@@ -135,7 +139,8 @@ def question(manifest: Manifest, server: Server, documents: MongoSettings | None
             for each in manifest.mongo.collections:
                 if each.view:
                     continue
-                found = mongo_store.digest_collection(database, each.name)
+                stored = mongo_store.stored_name(each.name, timeseries=each.timeseries)
+                found = mongo_store.digest_collection(database, stored)
                 if (found.documents, found.digest) != (each.documents, each.digest):
                     problems.append(f"collection {each.name} differs from what was backed up")
     return problems
@@ -185,10 +190,9 @@ def ask_neighbours(connection: psycopg.Connection) -> list[str]:
 
 
 def _verify_base(
-    manifest: Manifest, reader: ObjectReader, control: Control, source: Server | None
+    unpack: Callable[[Path], None] | None, control: Control, source: Server | None
 ) -> list[str]:
-    physical = manifest.physical
-    if physical is None or source is None:
+    if unpack is None or source is None:
         return ["a base backup is restored with the user and password of its source"]
     with tempfile.TemporaryDirectory(prefix="samplemind-base-") as name:
         folder = Path(name)
@@ -196,9 +200,7 @@ def _verify_base(
         data, wal = folder / "data", folder / "wal"
         data.mkdir()
         wal.mkdir(mode=0o755)
-        control.begin("unpacking", manifest.source_bytes)
-        blocks = control.watch(reader.read(manifest.object(physical.base_object)))
-        extract_base(blocks, data)
+        unpack(data)
         major = int((data / "PG_VERSION").read_text())
         verify = [find_tools(major, "pg_verifybackup").path("pg_verifybackup")]
         try:

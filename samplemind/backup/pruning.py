@@ -94,6 +94,7 @@ def _fact(entry: CatalogEntry) -> Kept:
         held=entry.hold is not None,
         readable=manifest is not None,
         parent=entry.manifest_parent,
+        finished_at=manifest.finished_at if manifest else None,
     )
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from samplemind.backup.archive import WalArchive, choose_base, needed_wal
 from samplemind.backup.catalog import Catalog
+from samplemind.backup.chains import Chain
 from samplemind.backup.control import Control
 from samplemind.backup.manifest import Manifest
 from samplemind.backup.objects import ObjectReader
-from samplemind.backup.physical import extract_base
-from samplemind.backup.postgres_tools import Server
+from samplemind.backup.physical import unpack_chain
+from samplemind.backup.postgres_tools import Server, find_tools
 from samplemind.backup.scratch import (
     Reached,
     RecoveryTarget,
@@ -71,14 +72,15 @@ def recovered(
     if any(character in str(directory) for character in "\"'%\\\n"):
         message = f"the path {directory} may hold no quote, percent sign or backslash"
         raise InvalidInputError(message)
-    base = choose_base(catalog.entries(), target)
+    chain = choose_base(catalog.entries(), target)
+    base = chain[-1]
     names = needed_wal(base, target, catalog.store, catalog.keyring)
     made = _claim(directory)
     try:
         _require_way(directory)
         with _wal_folder() as wal:
             began = time.monotonic()
-            _unpack(catalog, base, directory, control)
+            unpack(catalog, chain, directory, control)
             _fetch_wal(catalog, base, names, wal, control)
             give_to_account(directory)
             give_to_account(wal)
@@ -97,15 +99,20 @@ def recovered(
         raise
 
 
-def _unpack(catalog: Catalog, base: Manifest, directory: Path, control: Control) -> None:
-    physical = base.physical
-    if physical is None:
-        message = f"{base.id} is no base backup"
-        raise BackupError(message)
-    record = base.object(physical.base_object)
-    control.begin("base backup", record.plain_bytes)
-    reader = ObjectReader(catalog.store, base.id, catalog.data_key(base))
-    extract_base(control.watch(reader.read(record)), directory)
+def unpack(catalog: Catalog, chain: Chain, directory: Path, control: Control) -> None:
+    """Unpack a base backup with all that it stands on into an empty directory."""
+    streams, size = [], 0
+    for member in chain:
+        physical = member.physical
+        if physical is None:
+            message = f"{member.id} is no base backup"
+            raise BackupError(message)
+        record = member.object(physical.base_object)
+        size += record.plain_bytes
+        reader = ObjectReader(catalog.store, member.id, catalog.data_key(member))
+        streams.append(control.watch(reader.read(record)))
+    control.begin("base backup", size)
+    unpack_chain(streams, directory, lambda major: find_tools(major, "pg_combinebackup"))
 
 
 def _fetch_wal(

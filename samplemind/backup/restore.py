@@ -2,9 +2,11 @@
 
 Invariant: nothing of a target is touched before the manifest, its key and the first frames of the
 backup have been read; a target that holds anything is refused unless its owner said to drop it,
-and then a safety backup of it is made first. Rows and documents are counted and compared with the
-manifest. Objects stream from the store into the server: only the definitions, some hundred
-kilobytes, lie in a file for a while.
+and then a safety backup of it is made first. What is dropped is replaced: everything is restored
+beside it, and switched within moments once all of it is there, so that a restore that fails or is
+killed has changed nothing, and nobody reads or writes a half of one. Rows and documents are
+counted and compared with the manifest. Objects stream from the store into the server: only the
+definitions, some hundred kilobytes, lie in a file for a while.
 """
 
 import tempfile
@@ -18,16 +20,15 @@ from pymongo import MongoClient
 
 from samplemind.backup import mongo as mongo_store
 from samplemind.backup.control import Control
-from samplemind.backup.job_lock import hold_backup_lock
 from samplemind.backup.manifest import (
-    CollectionRecord,
     Manifest,
     ObjectRecord,
     PostgresRecord,
     TableRecord,
 )
+from samplemind.backup.mongo_accounts import AccountsDeniedError
+from samplemind.backup.mongo_restore import MongoRestore
 from samplemind.backup.objects import ObjectReader
-from samplemind.backup.parallel import run_parallel
 from samplemind.backup.postgres_restore import (
     SchemaArchive,
     StoredSegment,
@@ -43,9 +44,9 @@ from samplemind.backup.postgres_restore import (
 )
 from samplemind.backup.postgres_tools import Server, find_tools, server_major
 from samplemind.backup.relations import SequencePlace, Table
+from samplemind.backup.staging import Stage, staged, switch
 from samplemind.connections.mongo import translating_errors
 from samplemind.errors import (
-    BackupCorruptError,
     BackupError,
     ConflictError,
     InvalidInputError,
@@ -101,6 +102,8 @@ class RestoreReport:
     rows: int = 0
     documents: int = 0
     roles_created: list[str] = field(default_factory=list)
+    users_created: list[str] = field(default_factory=list)
+    """Of MongoDB."""
     documents_s: float = 0.0
     """Seconds that MongoDB took, which comes first."""
     data_s: float = 0.0
@@ -147,15 +150,31 @@ def restore_backup(
     report = RestoreReport(manifest.id)
     target = _chosen_target(target, choice)
     _prepare(target, choice, before_drop)
-    if target.mongo is not None and manifest.mongo is not None:
-        _restore_mongo(manifest, reader, target.mongo, choice, control, report)
-        report.documents_s = round(time.monotonic() - began, 3)
-    if target.postgres is not None and manifest.postgres is not None:
-        with hold_backup_lock(target.postgres):
+    with staged(target.postgres, target.mongo, replace=choice.drop) as stage:
+        documents = _mongo_restore(manifest, reader, stage, choice, control)
+        if documents is not None:
+            report.mongo_database = documents.settings.database
+            report.documents = documents.run()
+            report.documents_s = round(time.monotonic() - began, 3)
+        if stage.postgres is not None and manifest.postgres is not None:
             restore = _PostgresRestore(
-                manifest, manifest.postgres, reader, target.postgres, choice, control
+                manifest, manifest.postgres, reader, stage.postgres, choice, control
             )
             restore.run(report, began)
+        control.check()
+    if choice.drop:
+        control.begin("switching")
+        _switch(target, stage, documents, choice)
+        if target.postgres is not None:
+            report.database = target.postgres.database
+            report.open_s = round(time.monotonic() - began, 3)
+        if documents is not None and documents.series:
+            report.documents += documents.run_series()
+    if documents is not None and not choice.partial:
+        try:
+            report.users_created = documents.create_accounts()
+        except AccountsDeniedError as error:
+            report.warnings.append(str(error))
     report.seconds = round(time.monotonic() - began, 3)
     _log.info(
         "backup.restored",
@@ -322,43 +341,6 @@ class _PostgresRestore:
             yield Path(file.name)
 
 
-def _restore_mongo(
-    manifest: Manifest,
-    reader: ObjectReader,
-    settings: MongoSettings,
-    choice: Choice,
-    control: Control,
-    report: RestoreReport,
-) -> None:
-    record = manifest.mongo
-    assert record is not None  # noqa: S101 - the caller has looked
-    chosen = [
-        each for each in record.collections if not choice.partial or each.name in choice.collections
-    ]
-    plain = [each for each in chosen if not each.view]
-    report.mongo_database = settings.database
-    control.begin("documents", sum(each.size_bytes for each in plain))
-    with mongo_store.connect(settings) as client:
-        database = client[settings.database]
-
-        def restore(each: CollectionRecord) -> int:
-            digest = mongo_store.DocumentDigest()
-            mongo_store.create_collection(database, each.name, each.options)
-            if each.object is not None:
-                blocks = control.watch(reader.read(manifest.object(each.object)))
-                mongo_store.restore_documents(database, each.name, blocks, digest)
-            if (digest.documents, digest.digest) != (each.documents, each.digest):
-                message = f"{each.name} has other documents than the backup says"
-                raise BackupCorruptError(message)
-            mongo_store.create_indexes(database, each.name, each.indexes)
-            return digest.documents
-
-        report.documents = sum(run_parallel(restore, plain, choice.jobs, control))
-        for view in (each for each in chosen if each.view):
-            mongo_store.create_collection(database, view.name, view.options)
-        mongo_store.await_majority(database)
-
-
 def _chosen_target(target: Target, choice: Choice) -> Target:
     """Leave the store alone of which nothing was chosen, where something was of the other."""
     if not choice.partial:
@@ -377,12 +359,37 @@ def _prepare(target: Target, choice: Choice, before_drop: Callable[[], None]) ->
         create_database(target.postgres)
         require_empty(target.postgres)
     if choice.drop:
-        before_drop()
         if target.postgres is not None:
-            create_database(target.postgres, drop=True)
-        if target.mongo is not None:
-            with mongo_store.connect(target.mongo) as client:
-                client.drop_database(target.mongo.database)
+            create_database(target.postgres)
+        before_drop()
+
+
+def _mongo_restore(
+    manifest: Manifest, reader: ObjectReader, stage: Stage, choice: Choice, control: Control
+) -> MongoRestore | None:
+    """Return what restores the documents; none: none are in the backup, or none are wanted."""
+    if manifest.mongo is None or stage.mongo is None:
+        return None
+    return MongoRestore(
+        manifest,
+        manifest.mongo,
+        reader,
+        stage,
+        stage.mongo,
+        choice.collections,
+        choice.jobs,
+        control,
+    )
+
+
+def _switch(target: Target, stage: Stage, documents: MongoRestore | None, choice: Choice) -> None:
+    switch(
+        target.postgres,
+        stage,
+        None if documents is None else documents.views,
+        [] if documents is None else [each.name for each in documents.series],
+        whole=not choice.partial,
+    )
 
 
 def _require_no_collections(settings: MongoSettings, choice: Choice) -> None:

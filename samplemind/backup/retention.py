@@ -52,6 +52,8 @@ class Kept:
     held: bool = False
     readable: bool = True
     parent: str | None = None
+    finished_at: datetime | None = None
+    """None: as soon as it was started."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _before_window(newest_first: Sequence[Kept], policy: Policy, now: datetime) 
     bases = [
         one
         for one in newest_first
-        if one.started_at <= start and _family(one.kind) == BackupKind.PHYSICAL
+        if (one.finished_at or one.started_at) <= start and _family(one.kind) == BackupKind.PHYSICAL
     ]
     return bases[:1]
 

@@ -75,6 +75,11 @@ def is_wal_name(name: str) -> bool:
     return _SEGMENT.fullmatch(name) is not None or _HISTORY.fullmatch(name) is not None
 
 
+def is_segment_name(name: str) -> bool:
+    """Tell whether a file is a whole segment."""
+    return _SEGMENT.fullmatch(name) is not None
+
+
 def ensure_slot(server: Server) -> None:
     """Make the slot that keeps WAL until it is received; from here on there is no gap.
 
@@ -134,6 +139,7 @@ def receive(server: Server, tools: PostgresTools, spool: Path) -> None:
     """
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with server.connect() as connection:
+        _forget_foreign(connection, spool)
         # A commit at the end of what is stored: recovery to any moment before it knows that it
         # has come far enough.
         connection.execute("SELECT pg_logical_emit_message(true, 'samplemind', 'archive')")
@@ -154,6 +160,19 @@ def receive(server: Server, tools: PostgresTools, spool: Path) -> None:
         ],
         server.environment(),
     )
+
+
+def _forget_foreign(connection: psycopg.Connection, spool: Path) -> None:
+    """Remove what the receiver began of a server that was restored since, or failed over.
+
+    It would go on where that ends, although the present server never came there. Without it it
+    goes on where the slot says, which keeps all that is not stored.
+    """
+    row = connection.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").fetchone()
+    current = str(row[0]) if row else ""
+    for begun in spool.glob("*.partial"):
+        if begun.name[:8] != current[:8] or begun.name > f"{current}.partial":
+            begun.unlink()
 
 
 def store_spool(spool: Path, store: Callable[[str, Path], None]) -> int:

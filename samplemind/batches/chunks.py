@@ -149,18 +149,19 @@ class _ChunkWork:
         self._passed_on: tuple[type[Exception], ...] = (TransientError, *analyzer.interruptions)
         self._max_attempts = connections.settings.batch.max_attempts
         self._begun = 0  # items before this place were begun
+        self._known: dict[UUID, AudioFile] = {}
         self._unstored: list[ItemOutcome] = []
         self._stored_at = time.monotonic()
 
     def go(self) -> None:
         """Work until all items are ended, or the claim is gone."""
-        known = self._find_known()
+        self._known = self._find_known()
         for item in self._claim.items:
             if self._renewal.lost:
                 self.report.stopped = True
                 break
             self._begun += 1
-            outcome = self._settle(item, known.get(self._file_id(item)))
+            outcome = self._settle(item)
             if outcome is not None:
                 self._unstored.append(outcome)
             if self._is_flush_due():
@@ -178,8 +179,9 @@ class _ChunkWork:
         except TransientError as error:
             _log.warning("batch_claim_left", batch_id=str(self._claim.batch_id), reason=str(error))
 
-    def _settle(self, item: ClaimedItem, known: AudioFile | None) -> ItemOutcome | None:
+    def _settle(self, item: ClaimedItem) -> ItemOutcome | None:
         """Return how the item ended; None if it has to be tried again."""
+        known = self._known.get(self._file_id(item))
         if item.trials >= self._max_attempts:
             return outcome_of_lost_worker(item)
         try:
@@ -242,6 +244,7 @@ class _ChunkWork:
             analyzer=(self._analyzer.name, self._analyzer.version),
             observed_at=observed_at,
             seconds=time.monotonic() - began,
+            known=self._known.get(self._file_id(item)),
         )
 
     def _is_unchanged(self, item: ClaimedItem, known: AudioFile) -> bool:

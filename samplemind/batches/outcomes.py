@@ -54,6 +54,7 @@ class ItemOutcome:
         file: what was found, to be stored; None where nothing was.
         result: the measurements, to be stored; None where nothing was measured.
         audio_file_id: of the file's document, found now or before.
+        superseded: version of the analyser whose result for the same content this one replaces.
     """
 
     item: ClaimedItem
@@ -63,6 +64,7 @@ class ItemOutcome:
     file: AudioFile | None = None
     result: AnalysisResult | None = None
     audio_file_id: UUID | None = None
+    superseded: str | None = None
 
 
 def outcome_of_analysis(
@@ -73,10 +75,12 @@ def outcome_of_analysis(
     analyzer: tuple[str, str],
     observed_at: datetime,
     seconds: float,
+    known: AudioFile | None = None,
 ) -> ItemOutcome:
     """Return what a fresh analysis means.
 
     Args:
+        known: the file's document from before.
         analyzer: name and version.
         observed_at: when the look at the file began.
         seconds: that it took.
@@ -92,7 +96,10 @@ def outcome_of_analysis(
         return ItemOutcome(item, state, error, seconds)
     result = _describe_result(claim, item, analysis, analyzer, observed_at, seconds)
     file = _describe_file(claim, item, analysis, analyzer[1], observed_at, result)
-    return ItemOutcome(item, state, error, seconds, file, result, file.id)
+    superseded = None
+    if known is not None and known.content_hash == analysis.content_hash:
+        superseded = known.analyzer_version if known.analyzer_version != analyzer[1] else None
+    return ItemOutcome(item, state, error, seconds, file, result, file.id, superseded)
 
 
 def can_reuse(known: AudioFile | None, analyzer_version: str) -> bool:

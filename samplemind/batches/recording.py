@@ -5,6 +5,7 @@ done again, and every step before then is one that a repeat does not change. Wha
 after it lost its claim is still true of the file (a later look at the file wins), but ends no item.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from samplemind.repositories.analyses import AnalysisRepository
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.repositories.batch_items import BatchItemRepository, ItemEnd
 from samplemind.search.dirty import mark_dirty
+from samplemind.tally import Counted, count
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,13 @@ async def record(
     await AudioFileRepository().write_found(
         [outcome.file for outcome in outcomes if outcome.file is not None], now
     )
-    await AudioFeatureCache(connections.cached).invalidate(
-        {outcome.result.content_hash for outcome in outcomes if outcome.result is not None}
-    )
+    replaced = {
+        (outcome.result.content_hash, outcome.superseded)
+        for outcome in outcomes
+        if outcome.result is not None and outcome.superseded is not None
+    }
+    features = AudioFeatureCache(connections.cached)
+    await features.invalidate(replaced, connections.settings.audio.limits())
     drain_due = await mark_dirty(
         connections.broker,
         [
@@ -71,7 +77,12 @@ async def end_items(connections: Connections, claim: Claim, outcomes: Sequence[I
     """
     await connections.documents()
     ends = [_item_end(outcome) for outcome in outcomes]
-    return await BatchItemRepository().end(claim.token, ends, datetime.now(UTC))
+    ended = await BatchItemRepository().end(claim.token, ends, datetime.now(UTC))
+    # Of a claim that was lost meanwhile nobody knows which items it still ended.
+    if ended == len(ends):
+        for state, number in Counter(end.state for end in ends).items():
+            count(Counted.BATCH_ITEMS, state.value, number)
+    return ended
 
 
 def _item_end(outcome: ItemOutcome) -> ItemEnd:

@@ -23,6 +23,7 @@ from samplemind.limits import Place
 from samplemind.log import get_logger
 from samplemind.repositories.batch_items import BatchItemRepository, Chunk
 from samplemind.repositories.batch_jobs import BatchJobRepository
+from samplemind.tally import Counted, count
 
 _log = get_logger(__name__)
 
@@ -65,6 +66,7 @@ def _place(given: Work, job: BatchJob, limit: Limit) -> Iterator[bool]:
     wait_s = given.run(limits.enter(connections.broker, place, limit, lease_s=lease_s))
     if wait_s is not None:
         given.run(_put_back(given))
+        count(Counted.LIMIT_REFUSALS, "owner")
         _log.info("batch_chunk_waits", batch_id=str(job.id), wait_s=round(wait_s, 1))
         yield False
         return

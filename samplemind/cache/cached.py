@@ -34,6 +34,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from samplemind.cache import counts
 from samplemind.cache.keys import call_parts, key
+from samplemind.cache.lane import Script
 from samplemind.cache.redis_cache import DAY, HOUR, RedisCache, jittered_ms
 from samplemind.cache.serialization import dumps
 from samplemind.ending import end_tasks, is_ending
@@ -51,7 +52,7 @@ _LONGEST_POLL_S = 0.1
 _BETA = 1.0
 
 # Tags that have no version get one, so that an evicted tag makes its values invalid, not eternal.
-_TAKE = """
+_TAKE = Script("""
 local got = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
 local answer = {got and 1 or 0}
 for i = 2, #KEYS do
@@ -63,15 +64,17 @@ for i = 2, #KEYS do
     answer[i] = version
 end
 return answer
-"""
-_PUT = """
+""")
+_PUT = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('DEL', KEYS[1])
 return 1
-"""
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
-_RENEW = (
+""")
+_RELEASE = Script(
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+)
+_RENEW = Script(
     "if redis.call('GET', KEYS[1]) == ARGV[1] "
     "then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 )
@@ -116,17 +119,31 @@ class _Entry(NamedTuple):
         return now + early_s >= self.fresh_until
 
 
+class _Flight:
+    """A computation that is under way in this process; `versions` once it has begun to compute."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.versions: tuple[bytes, ...] | None = None
+
+    def serves(self, versions: tuple[bytes | None, ...] | None) -> bool:
+        """Whether it will do for a caller who has just read these versions of the tags.
+
+        What was begun before an invalidation will not, for whoever asks after it. Answers come in
+        the order of the questions, so one that has not begun has not read anything older.
+        """
+        if self.task is None or self.task.done():
+            return False
+        return self.versions is None or versions is None or self.versions == versions
+
+
 class ComputedCache:
     """Computes what is missing, once; see the module."""
 
     def __init__(self, cache: RedisCache) -> None:
         self.cache = cache
-        redis = cache.redis
-        self._take = redis.register_script(_TAKE)
-        self._put = redis.register_script(_PUT)
-        self._release = redis.register_script(_RELEASE)
-        self._renew = redis.register_script(_RENEW)
-        self._flights: dict[str, asyncio.Task[Any]] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._ending: set[asyncio.Task[Any]] = set()
         self._refreshes: dict[str, asyncio.Task[None]] = {}
 
     async def fetch(
@@ -146,7 +163,7 @@ class ComputedCache:
         """
         if _bypassed.get():
             return await compute()
-        entry = await self._read(key, tags)
+        entry, versions = await self._read(key, tags)
         now = time.time()
         if entry is not None and now < entry.gone_at:
             if entry.wants_refresh(now):
@@ -156,12 +173,11 @@ class ComputedCache:
             return cast("R", entry.value)
         self.cache.counts.add(counts.MISSES)
         flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.create_task(self._lead(key, compute, policy, tags))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._land(key, done))
+        if flight is None or not flight.serves(versions):
+            flight = self._start(key, compute, policy, tags)
         # Whoever gives up waiting does not end what others wait for.
-        return cast("R", await asyncio.shield(flight))
+        assert flight.task is not None  # noqa: S101 - `_start` has set it
+        return cast("R", await asyncio.shield(flight.task))
 
     async def refresh(
         self,
@@ -180,7 +196,7 @@ class ComputedCache:
 
     async def left(self, key: str, tags: Sequence[str] = ()) -> timedelta | None:
         """Return how long the value will be fresh; none where there is no valid one."""
-        entry = await self._read(key, tags, count=False)
+        entry, _ = await self._read(key, tags, count=False)
         return None if entry is None else timedelta(seconds=entry.fresh_until - time.time())
 
     async def invalidate(self, *tags: str) -> bool:
@@ -203,9 +219,12 @@ class ComputedCache:
 
     async def aclose(self) -> None:
         """End what is computed in the background."""
-        await end_tasks(*self._flights.values(), *self._refreshes.values())
+        await end_tasks(*self._ending, *self._refreshes.values())
 
-    async def _read(self, key: str, tags: Sequence[str], *, count: bool = True) -> _Entry | None:
+    async def _read(
+        self, key: str, tags: Sequence[str], *, count: bool = True
+    ) -> tuple[_Entry | None, tuple[bytes | None, ...] | None]:
+        """Return the valid entry, if any, and the tags' versions, if Redis was asked and there."""
         cache = self.cache
         stored = cache.keys.value(key)
         data = cache.local.get(stored)
@@ -213,22 +232,22 @@ class ComputedCache:
             entry = self._entry(key, data)
             if entry is not None:
                 cache.counts.add(counts.LOCAL_HITS, count)
-            return entry
+            return entry, None
         cache.local.listen(cache.redis.connection_pool)
         tag_keys = [cache.keys.tag(tag) for tag in tags]
         mark = cache.local.mark()
-        found = await cache.ask(lambda: cache.redis.mget(stored, *tag_keys), None)
-        if found is None or found[0] is None:
-            return None
-        entry = self._entry(key, found[0])
-        if entry is None or entry.versions != tuple(found[1:]):
-            return None
+        found = await cache.send("MGET", stored, *tag_keys)
+        if found is None:
+            return None, None
+        data, *read = found
+        versions = tuple(read)
+        entry = self._entry(key, data) if data is not None else None
+        if entry is None or entry.versions != versions:
+            return None, versions
         cache.counts.add(counts.HITS, count)
         # Redis ends it at `gone_at` too, but a local copy of what is stale would never be renewed.
-        cache.local.keep(
-            stored, found[0], mark, ttl_s=entry.fresh_until - time.time(), tags=tag_keys
-        )
-        return entry
+        cache.local.keep(stored, data, mark, ttl_s=entry.fresh_until - time.time(), tags=tag_keys)
+        return entry, versions
 
     def _entry(self, key: str, data: bytes) -> _Entry | None:
         content = self.cache.read(key, data, None)
@@ -239,8 +258,22 @@ class ComputedCache:
             return None
         return _Entry(value, fresh_until, gone_at, took_s, tuple(versions))
 
+    def _start(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[R]],
+        policy: Policy,
+        tags: Sequence[str],
+    ) -> _Flight:
+        flight = self._flights[key] = _Flight()
+        flight.task = asyncio.create_task(self._lead(flight, key, compute, policy, tags))
+        self._ending.add(flight.task)
+        flight.task.add_done_callback(lambda done: self._land(key, flight, done))
+        return flight
+
     async def _lead(
         self,
+        flight: _Flight,
         key: str,
         compute: Callable[[], Awaitable[R]],
         policy: Policy,
@@ -252,12 +285,13 @@ class ComputedCache:
         waited = False
         while True:
             # Read again first: it may have come since, from whoever had the lease before.
-            entry = await self._read(key, tags, count=False) if waited else None
+            entry = (await self._read(key, tags, count=False))[0] if waited else None
             if entry is not None and time.time() < entry.gone_at:
                 return cast("R", entry.value)
             taken, versions = await self._try_lease(key, token, tags)
             if taken:
-                late = await self._read(key, tags, count=False)
+                flight.versions = versions
+                late, _ = await self._read(key, tags, count=False)
                 if late is not None and time.time() < late.fresh_until:
                     await self._give_back(key, token)
                     return cast("R", late.value)
@@ -276,10 +310,9 @@ class ComputedCache:
     ) -> tuple[bool, tuple[bytes, ...] | None]:
         names = [self.cache.keys.lease(key), *map(self.cache.keys.tag, tags)]
         life_ms = int(_TAG_LIFE / timedelta(milliseconds=1))
-        values: list[str | int] = [token, self.cache.settings.lease_s * 1000, life_ms]
         # Sent once: a lease taken by an answer that was lost would keep its own taker waiting.
-        answer = await self.cache.ask(
-            lambda: self._take(keys=names, args=values), None, again=False
+        answer = await self.cache.run(
+            _TAKE, names, token, self.cache.settings.lease_s * 1000, life_ms, again=False
         )
         return (False, None) if answer is None else (bool(answer[0]), tuple(answer[1:]))
 
@@ -329,20 +362,17 @@ class ComputedCache:
             await self._give_back(key, token)
             return
         names = [self.cache.keys.lease(key), self.cache.keys.value(key)]
-        args: list[str | bytes | int] = [token, data, max(1, int(gone_s * 1000))]
-        await self.cache.ask(lambda: self._put(keys=names, args=args), None)
+        await self.cache.run(_PUT, names, token, data, max(1, int(gone_s * 1000)))
 
     async def _keep_lease(self, key: str, token: str) -> None:
         life_s = self.cache.settings.lease_s
         names = [self.cache.keys.lease(key)]
-        args: list[str | int] = [token, life_s * 1000]
         while not is_ending():
             await asyncio.sleep(life_s / 3)
-            await self.cache.ask(lambda: self._renew(keys=names, args=args), None)
+            await self.cache.run(_RENEW, names, token, life_s * 1000)
 
     async def _give_back(self, key: str, token: str) -> None:
-        names = [self.cache.keys.lease(key)]
-        await self.cache.ask(lambda: self._release(keys=names, args=[token]), None)
+        await self.cache.run(_RELEASE, [self.cache.keys.lease(key)], token)
 
     def _refresh_soon(
         self,
@@ -365,10 +395,12 @@ class ComputedCache:
 
         self._refreshes[key] = asyncio.create_task(refresh())
 
-    def _land(self, key: str, flight: "asyncio.Task[Any]") -> None:
-        del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # every waiter may have given up: then nobody else asks for it
+    def _land(self, key: str, flight: _Flight, task: "asyncio.Task[Any]") -> None:
+        self._ending.discard(task)
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # every waiter may have given up: then nobody else asks for it
 
 
 @contextmanager
@@ -379,6 +411,11 @@ def bypass() -> Iterator[None]:
         yield
     finally:
         _bypassed.reset(token)
+
+
+def is_bypassed() -> bool:
+    """Whether a block of `bypass` is being run."""
+    return _bypassed.get()
 
 
 _caches: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ComputedCache]" = (

@@ -11,6 +11,21 @@ COMPUTED, STALE_SERVED, REFRESHED, TAKEN_OVER = (
     "refreshed",
     "leases_taken_over",
 )
+RATE_LIMITED = "rate_limited"
+EVENTS = (
+    HITS,
+    MISSES,
+    LOCAL_HITS,
+    BYPASSED,
+    ERRORS,
+    UNREADABLE,
+    COMPUTED,
+    STALE_SERVED,
+    REFRESHED,
+    TAKEN_OVER,
+    RATE_LIMITED,
+)
+"""Everything that is counted."""
 
 FLUSH_S = 5.0
 _KEPT = 2048

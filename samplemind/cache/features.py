@@ -1,89 +1,99 @@
 """Features and embeddings of sounds, by content and analyser: copies of one file share them.
 
-Staleness allowed: none that matters. A result of one analyser version for one content never
-changes; a re-analysis that lands makes what is cached of that content invalid nevertheless, so that
-"there is none" does not outlive it.
+Staleness allowed: none. What one version of the analyser finds in one content under the same limits
+never changes, so a key names all three; a re-analysis that lands takes away what its predecessor
+left.
 
-Invariant: vectors travel as bytes, float32 little-endian, never as JSON.
+Invariant: only what follows from the bytes is kept: no path, no owner, nothing that a name says.
+Vectors travel as bytes, float32 little-endian (raw blocks as float16), never as JSON.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from samplemind.cache.cached import ComputedCache, Policy
+from samplemind.audio.limits import DEFAULT_LIMITS, AudioLimits
+from samplemind.cache.cached import ComputedCache, is_bypassed
 from samplemind.cache.keys import key
 from samplemind.cache.redis_cache import DAY
-from samplemind.repositories.analyses import AnalysisRepository
-from samplemind.repositories.audio_files import AudioFileRepository
+from samplemind.log import get_logger
 
-_POLICY = Policy(ttl=DAY, negative_ttl=timedelta(minutes=1))
+if TYPE_CHECKING:
+    # They load scipy's filters, which a service that only searches never needs.
+    from samplemind.audio.analysis import Memory
+    from samplemind.audio.examination import Examination
 
-
-@dataclass(frozen=True, slots=True)
-class AudioFeatures:
-    """What an analysis keeps of a sound.
-
-    Attributes:
-        embedding: float32, shape (n,), unit length; none where nothing was measured.
-        embedding_version: vectors of two versions must not be compared.
-        blocks: raw features by name, float32, shape (n,).
-    """
-
-    embedding: NDArray[np.float32] | None
-    embedding_version: str | None
-    blocks: dict[str, NDArray[np.float32]]
+_log = get_logger(__name__)
 
 
 class AudioFeatureCache:
-    """Features by content hash and analyser version."""
+    """What was found in a sound (facts, measurements, blocks, embedding) by its content."""
 
     def __init__(self, cached: ComputedCache) -> None:
         self._cached = cached
 
-    async def get(self, content_hash: str, analyzer_version: str) -> AudioFeatures | None:
-        """Return the features, or none where this analyser has not seen this content.
+    async def get(
+        self, content_hash: str, analyzer_version: str, limits: AudioLimits = DEFAULT_LIMITS
+    ) -> "Examination | None":
+        """Return what this analyser found in this content under these limits, if it is kept."""
+        from samplemind.audio.transfer import from_plain
 
-        The documents' models must be bound: `await connections.documents()` comes first.
+        if is_bypassed():
+            return None
+        place = _place(content_hash, analyzer_version, limits)
+        raw = await self._cached.cache.get(place)
+        if raw is None:
+            return None
+        try:
+            return from_plain(raw)
+        except ValueError as error:
+            _log.warning("cache.unreadable_value", key=place, reason=str(error))
+            return None
 
-        Raises:
-            StoreUnavailableError: MongoDB did not answer, and the cache has no copy.
+    async def put(
+        self,
+        found: "Examination",
+        content_hash: str,
+        analyzer_version: str,
+        limits: AudioLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """Keep what this analyser found in this content under these limits."""
+        from samplemind.audio.transfer import to_plain
+
+        if not is_bypassed():
+            place = _place(content_hash, analyzer_version, limits)
+            await self._cached.cache.set(place, to_plain(found), DAY)
+
+    async def invalidate(
+        self, superseded: Collection[tuple[str, str]], limits: AudioLimits = DEFAULT_LIMITS
+    ) -> None:
+        """Forget what was found by (content, analyser version) that a re-analysis has replaced."""
+        places = [_place(content, version, limits) for content, version in superseded]
+        await self._cached.cache.delete(*places)
+
+    def memory(
+        self,
+        analyzer_version: str,
+        limits: AudioLimits,
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> "Memory":
+        """Return these features as an analysis in another thread uses them.
+
+        Args:
+            analyzer_version: of the analysis.
+            limits: that it works under.
+            run: runs a coroutine on the loop that owns the cache, and returns what it returns.
         """
+        from samplemind.audio.analysis import Memory
 
-        async def load() -> list[Any] | None:
-            analysis_id = await AudioFileRepository().find_analysis(content_hash, analyzer_version)
-            if analysis_id is None:
-                return None
-            sound = (await AnalysisRepository().find_sounds([analysis_id])).get(analysis_id)
-            if sound is None:
-                return None
-            blocks = {
-                name: np.frombuffer(block, "<f2").astype("<f4").tobytes()
-                for name, block in sound.blocks.items()
-            }
-            return [sound.embedding, sound.embedding_version, blocks]
+        def recall(content_hash: str) -> "Examination | None":
+            found: Examination | None = run(self.get(content_hash, analyzer_version, limits))
+            return found
 
-        place = key("features", content_hash, analyzer_version)
-        stored = await self._cached.fetch(place, load, _POLICY, (_tag(content_hash),))
-        return None if stored is None else _features(stored)
+        def remember(content_hash: str, found: "Examination") -> None:
+            run(self.put(found, content_hash, analyzer_version, limits))
 
-    async def invalidate(self, content_hashes: Collection[str]) -> None:
-        """Forget what is cached of these contents, because a re-analysis of them has landed."""
-        await self._cached.invalidate(*map(_tag, content_hashes))
+        return Memory(recall, remember)
 
 
-def _tag(content_hash: str) -> str:
-    return f"content.{content_hash}"
-
-
-def _features(stored: list[Any]) -> AudioFeatures:
-    embedding, version, blocks = stored
-    return AudioFeatures(
-        None if embedding is None else np.frombuffer(embedding, "<f4"),
-        version,
-        {name: np.frombuffer(block, "<f4") for name, block in blocks.items()},
-    )
+def _place(content_hash: str, analyzer_version: str, limits: AudioLimits) -> str:
+    return key("features", content_hash, analyzer_version, limits)

@@ -11,31 +11,39 @@ because of the cache.
 """
 
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import event, select
+from sqlalchemy import Delete, Insert, Table, Update, event, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import object_session
+from sqlalchemy.orm import ORMExecuteState, Session, object_session
 
 from samplemind.cache.cached import ComputedCache
 from samplemind.errors import CommitOutcomeUnknownError
 from samplemind.log import get_logger
-from samplemind.models.audio_collection import AudioCollection
+from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.search_document import SearchDocument
+from samplemind.models.user import User
 
 INDEX = "index"
-"""Of what may depend on any file in the index."""
+"""Of what may depend on any file in the index, whoever's it is."""
+
+PUBLISHED = "published"
+"""Of what may depend on any file that is in a public collection."""
+
+GENERATION = "generation"
+"""Of what depends on the index at all: a rebuild changes it."""
 
 COLLECTIONS = "collections"
 """Of what depends on what is in collections and who may see them."""
 
 _OWED = "sm:cache:owed"
 _NOTED = "samplemind_cache_tags"
+_UNPUBLISHED = "samplemind_cache_unpublished"
 # The process that owed this is dead, or has its transaction open for longer than any may be.
 _ABANDONED_S = 900
 _MOST_DEBTS = 10_000
@@ -60,30 +68,80 @@ async def note_files(session: AsyncSession, ids: Collection[UUID]) -> None:
     owners = select(SearchDocument.owner_id).where(SearchDocument.file_id.in_(ids)).distinct()
     found = await session.scalars(owners)
     note_change(session, INDEX, *map(owner_tag, found))
+    if await any_published(session, ids):
+        note_change(session, PUBLISHED)
+    else:
+        session.info.setdefault(_UNPUBLISHED, set()).update(ids)
 
 
-def _collection_changed(_mapper: object, _connection: object, target: AudioCollection) -> None:
+async def any_published(session: AsyncSession, ids: Collection[UUID]) -> bool:
+    """Return whether any of these files is in a public collection now."""
+    found = await session.scalar(
+        select(AudioCollectionItem.id)
+        .join(AudioCollection)
+        .where(AudioCollectionItem.audio_file_id.in_(ids), AudioCollection.is_public)
+        .limit(1)
+    )
+    return found is not None
+
+
+def _shown_changed(_mapper: object, _connection: object, target: object) -> None:
     session = object_session(target)
     if session is not None:
         session.info.setdefault(_NOTED, set()).add(COLLECTIONS)
 
 
-for _event in ("after_insert", "after_update", "after_delete"):
-    event.listen(AudioCollection, _event, _collection_changed)
+for _model in (AudioCollection, AudioCollectionItem):
+    for _event in ("after_insert", "after_update", "after_delete"):
+        event.listen(_model, _event, _shown_changed)
+# With an account go its collections, by the database's own doing.
+event.listen(User, "after_delete", _shown_changed)
 
 
-def noted(session: AsyncSession) -> tuple[str, ...]:
+@event.listens_for(Session, "do_orm_execute")
+def _statement_runs(state: ORMExecuteState) -> None:
+    statement = state.statement
+    if not isinstance(statement, Insert | Update | Delete) or not isinstance(
+        statement.table, Table
+    ):
+        return
+    name = statement.table.name
+    deletes_users = name == User.__tablename__ and isinstance(statement, Delete)
+    if deletes_users or name in (AudioCollection.__tablename__, AudioCollectionItem.__tablename__):
+        state.session.info.setdefault(_NOTED, set()).add(COLLECTIONS)
+
+
+def noted(session: AsyncSession) -> frozenset[str]:
     """Return what the session's transaction has noted."""
-    return tuple(sorted(session.info.get(_NOTED, ())))
+    return frozenset(session.info.get(_NOTED, ()))
+
+
+def noted_unpublished(session: AsyncSession) -> frozenset[UUID]:
+    """Return the changed files that were in no public collection when they were noted."""
+    return frozenset(session.info.get(_UNPUBLISHED, ()))
+
+
+async def _spare_nothing() -> frozenset[str]:
+    return frozenset()
 
 
 @asynccontextmanager
 async def invalidating(
-    tags: Collection[str], cache: ComputedCache, broker: Redis
+    tags: Collection[str],
+    cache: ComputedCache,
+    broker: Redis,
+    *,
+    spare: Callable[[], Awaitable[Collection[str]]] = _spare_nothing,
 ) -> AsyncIterator[None]:
     """Invalidate the tags after the block, which commits; nothing where it fails.
 
     A commit whose outcome is unknown may have happened, so it is taken for one that did.
+
+    Args:
+        tags: what the transaction changes, or may change.
+        cache: what has the values.
+        broker: keeps what is owed.
+        spare: is asked after the commit which of the tags it did not change after all.
     """
     debts = [f"{uuid4().hex} {tag}" for tag in tags]
     await _owe(broker, debts)
@@ -95,7 +153,7 @@ async def invalidating(
     except BaseException:
         await _forget(broker, debts)
         raise
-    await _pay(broker, cache, tags, debts)
+    await _pay(broker, cache, set(tags) - set(await spare()), debts)
 
 
 async def settle_debts(cache: ComputedCache, broker: Redis) -> int:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 
+from samplemind.cache.lane import Script, Word
 from samplemind.cache.redis_cache import RedisCache
 
 MOST_MEMBERS = 10_000
@@ -22,7 +23,7 @@ _GATHER_S = 2.0
 _HALF_LIFE = timedelta(hours=6)
 
 # KEYS: counts, their scale's beginning. ARGV: half-life in s, most members, then member, count, …
-_COUNT = """
+_COUNT = Script("""
 local now = tonumber(redis.call('TIME')[1])
 local half_life, most = tonumber(ARGV[1]), tonumber(ARGV[2])
 local since = tonumber(redis.call('GET', KEYS[2]) or '') or now
@@ -39,7 +40,7 @@ end
 local extra = redis.call('ZCARD', KEYS[1]) - most
 if extra > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, extra - 1) end
 return redis.call('ZCARD', KEYS[1])
-"""
+""")
 
 
 class Popularity:
@@ -50,7 +51,6 @@ class Popularity:
         self._most = most
         self._counts = cache.keys.of("pop", area)
         self._since = cache.keys.of("pop", area, "since")
-        self._script = cache.redis.register_script(_COUNT)
         self._gathered: Counter[bytes] = Counter()
         self._send_next = time.monotonic() + _GATHER_S
         self._sending: asyncio.Task[None] | None = None
@@ -97,12 +97,10 @@ class Popularity:
         gathered, self._gathered = self._gathered, Counter()
         if not gathered:
             return
-        values: list[bytes | int | float] = [_HALF_LIFE.total_seconds(), self._most]
+        values: list[Word] = [_HALF_LIFE.total_seconds(), self._most]
         for member, number in gathered.items():
             values += [member, number]
-        await self._cache.ask(
-            lambda: self._script(keys=[self._counts, self._since], args=values), 0, again=False
-        )
+        await self._cache.run(_COUNT, [self._counts, self._since], *values, again=False)
 
     async def aclose(self) -> None:
         """Send the rest."""

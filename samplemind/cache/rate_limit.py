@@ -13,13 +13,15 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from samplemind.cache import counts
+from samplemind.cache.lane import Script
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.errors import InvalidInputError
 from samplemind.models.api_key import ApiKey
 
 # Microseconds as whole numbers: a bucket is the time at which it would be full (GCRA), so nothing
 # is lost to rounding, however often it is asked. KEYS: the bucket. ARGV: limit, window, cost.
-_BUCKET = """
+_BUCKET = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -35,10 +37,10 @@ end
 local left = math.floor((window - (full_at - now)) / each + 1e-6)
 local retry = allowed and 0 or math.ceil(wanted - now - window)
 return {allowed and 1 or 0, left, retry, math.ceil(full_at - now)}
-"""
+""")
 
 # The window's calls lie in a sorted set by time; a counter makes members of one microsecond differ.
-_SLIDING_WINDOW = """
+_SLIDING_WINDOW = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -64,7 +66,7 @@ if not allowed then
     retry = first[2] + window - now
 end
 return {allowed and 1 or 0, limit - used, math.ceil(retry), math.ceil(reset)}
-"""
+""")
 
 _MINUTE = timedelta(minutes=1)
 _DAY = timedelta(days=1)
@@ -75,6 +77,9 @@ class Algorithm(StrEnum):
 
     TOKEN_BUCKET = "token_bucket"  # noqa: S105 - the algorithm's name
     SLIDING_WINDOW = "sliding_window"
+
+
+_SCRIPTS = {Algorithm.TOKEN_BUCKET: _BUCKET, Algorithm.SLIDING_WINDOW: _SLIDING_WINDOW}
 
 
 class WhenDown(StrEnum):
@@ -128,10 +133,6 @@ class RateLimitCache:
 
     def __init__(self, cache: RedisCache) -> None:
         self._cache = cache
-        self._scripts = {
-            Algorithm.TOKEN_BUCKET: cache.redis.register_script(_BUCKET),
-            Algorithm.SLIDING_WINDOW: cache.redis.register_script(_SLIDING_WINDOW),
-        }
 
     async def hit(
         self,
@@ -160,9 +161,8 @@ class RateLimitCache:
         window_us = limit.window // timedelta(microseconds=1)
         # Another limit for the same caller is another count.
         place = self._cache.keys.of("rate", algorithm, who, f"{limit.calls}-{window_us}")
-        script = self._scripts[algorithm]
-        answer: list[Any] | None = await self._cache.ask(
-            lambda: script(keys=[place], args=[limit.calls, window_us, cost]), None, again=False
+        answer: list[Any] | None = await self._cache.run(
+            _SCRIPTS[algorithm], [place], limit.calls, window_us, cost, again=False
         )
         if answer is None:
             allowed = when_down is WhenDown.ALLOW
@@ -170,6 +170,8 @@ class RateLimitCache:
             wait = nothing if allowed else timedelta(seconds=1)
             return Decision(allowed, 0, wait, nothing, known=False)
         allowed, remaining, retry_us, reset_us = answer
+        if not allowed:
+            self._cache.counts.add(counts.RATE_LIMITED)
         return Decision(
             bool(allowed),
             max(0, int(remaining)),

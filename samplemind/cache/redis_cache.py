@@ -28,6 +28,7 @@ from samplemind.cache import counts
 from samplemind.cache.breaker import CircuitBreaker
 from samplemind.cache.counts import Counts
 from samplemind.cache.keys import FORMAT, Keys
+from samplemind.cache.lane import Lane, Script, Word
 from samplemind.cache.local import LocalLayer
 from samplemind.cache.serialization import Form, dumps, loads
 from samplemind.errors import (
@@ -120,13 +121,18 @@ class RedisCache:
         self.keys = Keys(version)
         self.counts = Counts()
         self.redis = connect_cache(settings)
+        pool = self.redis.connection_pool
+        self.lane = Lane(
+            lambda: pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None}),
+            settings.timeout_ms / 1000,
+        )
         self.breaker = CircuitBreaker(self.redis.ping)
         self.local = LocalLayer(
             self.keys.namespace, settings.local_entries if with_local_layer else 0
         )
         key = settings.signing_key
         self._signing_key = key.get_secret_value().encode() if key else None
-        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._slots = asyncio.Semaphore(_pool_size(settings))
         self._flushing: asyncio.Task[None] | None = None
 
     async def get(self, key: str, default: Any = None, *, form: Form | None = None) -> Any:
@@ -144,7 +150,7 @@ class RedisCache:
         else:
             self.local.listen(self.redis.connection_pool)
             mark = self.local.mark()
-            data = await self.ask(lambda: self.redis.get(stored), None)
+            data = await self.send("GET", stored)
             if data is not None and self.local.is_trusted:
                 # Its expiry is news as well, so it is kept for as long as Redis has it.
                 self.local.keep(stored, data, mark, ttl_s=HOUR.total_seconds())
@@ -155,7 +161,7 @@ class RedisCache:
         if not keys:
             return {}
         stored = [self.keys.value(key) for key in keys]
-        found = await self.ask(lambda: self.redis.mget(stored), None)
+        found = await self.send("MGET", *stored)
         if found is None:
             return {}
         values = {}
@@ -174,8 +180,7 @@ class RedisCache:
             InvalidInputError: the value cannot be stored, or the TTL is not positive.
         """
         data, px = self._write(value, form), jittered_ms(ttl)
-        done = await self.ask(lambda: self.redis.set(self.keys.value(key), data, px=px), None)
-        return bool(done)
+        return bool(await self.send("SET", self.keys.value(key), data, "PX", px))
 
     async def set_many(
         self, values: Mapping[str, object], ttl: timedelta = HOUR, *, form: Form = Form.MSGPACK
@@ -297,6 +302,21 @@ class RedisCache:
             counted=total,
         )
 
+    async def send(self, *words: Word, again: bool = True) -> Any:
+        """Send one command on the shared connection; return its answer, or none without one.
+
+        Args:
+            words: the command; nothing that blocks.
+            again: it may run twice without harm.
+        """
+        return await self._on_lane(lambda: self.lane.send(*words), again=again)
+
+    async def run(
+        self, script: Script, keys: Sequence[str], *words: Word, again: bool = True
+    ) -> Any:
+        """Run a script on the shared connection; return its answer, or none without one."""
+        return await self._on_lane(lambda: self.lane.run(script, keys, *words), again=again)
+
     async def hot_keys(self, *, limit: int = 20) -> tuple[HotKey, ...]:
         """Return the keys that are asked for most, of a sample of some thousand.
 
@@ -335,7 +355,7 @@ class RedisCache:
         again: bool = True,
         raising: type[RedisError] | tuple[type[RedisError], ...] = (),
     ) -> Any | T:
-        """Return what Redis answers, or `otherwise` where it does not.
+        """Return what Redis answers on a connection of the pool, or `otherwise` where it does not.
 
         Args:
             command: sends it; called a second time where the connection broke.
@@ -356,19 +376,37 @@ class RedisCache:
                 answer = await self._send(command, again=again)
         except raising:
             raise
-        except ResponseError as error:
-            # Redis is there but refuses: full, read only, or a value of another type.
-            self.counts.add(counts.ERRORS)
-            _log.warning("cache.refused", error=str(error).split(" ", 1)[0])
-            return otherwise
         except (RedisError, OSError, TimeoutError) as error:
-            self.counts.add(counts.ERRORS)
-            self.breaker.trip(error)
+            self._note_failure(error)
             return otherwise
+        self._note_answer(started)
+        return answer
+
+    async def _on_lane(self, command: Callable[[], Awaitable[Any]], *, again: bool) -> Any:
+        if not self.breaker.allows():
+            self.counts.add(counts.BYPASSED)
+            return None
+        started = time.perf_counter()
+        try:
+            answer = await self._send(command, again=again)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._note_failure(error)
+            return None
+        self._note_answer(started)
+        return answer
+
+    def _note_failure(self, error: Exception) -> None:
+        self.counts.add(counts.ERRORS)
+        if isinstance(error, ResponseError):
+            # Redis is there but refuses: full, read only, or a value of another type.
+            _log.warning("cache.refused", error=str(error).split(" ", 1)[0])
+        else:
+            self.breaker.trip(error)
+
+    def _note_answer(self, started: float) -> None:
         self.counts.latencies_s.append(time.perf_counter() - started)
         if self._flushing is None and (new := self.counts.due()):
             self._flushing = asyncio.create_task(self._flush(new))
-        return answer
 
     async def _send(self, command: Callable[[], Awaitable[T]], *, again: bool) -> T:
         try:
@@ -403,6 +441,7 @@ class RedisCache:
         await self.breaker.aclose()
         if self._flushing is not None:
             await asyncio.gather(self._flushing, return_exceptions=True)
+        await self.lane.aclose()
         await self.redis.aclose()
 
     def read(self, key: str, data: bytes | None, default: Any) -> Any:
@@ -507,7 +546,7 @@ def connect_cache(settings: CacheSettings) -> Redis:
     try:
         pool = BlockingConnectionPool.from_url(
             settings.url.get_secret_value(),
-            max_connections=settings.max_connections,
+            max_connections=_pool_size(settings),
             timeout=_POOL_WAIT_S,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
@@ -521,6 +560,11 @@ def connect_cache(settings: CacheSettings) -> Redis:
         message = "a Redis URL cannot be read: write redis://:password@host:port/0"
         raise SettingsError(message) from None
     return Redis.from_pool(pool)
+
+
+def _pool_size(settings: CacheSettings) -> int:
+    # The shared connection and that of the local layer's news are two more.
+    return max(1, settings.max_connections - 2)
 
 
 def jittered_ms(ttl: timedelta) -> int:

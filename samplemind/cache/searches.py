@@ -1,17 +1,16 @@
 """Searches with the cache before them: what services and the command line call.
 
-Staleness allowed: none by a write to the index or to collections, which make the results that they
-could change invalid before they are told done. What changes results otherwise (usage counts,
-statistics of words) shows within `TTL`, as does an account's deletion.
+Staleness allowed: none by a write to the index, to collections or to accounts, which make the
+results that they could change invalid before they are told done. What changes results otherwise
+(usage counts, statistics of words) shows within `TTL`.
 
 Invariant: who looks is part of the key and of the tags: no viewer ever gets what another may see.
 """
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any, Self
 from uuid import UUID
@@ -19,34 +18,39 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.cache.cached import Policy
-from samplemind.cache.invalidation import COLLECTIONS, INDEX, owner_tag
+from samplemind.cache.invalidation import (
+    COLLECTIONS,
+    GENERATION,
+    INDEX,
+    PUBLISHED,
+    owner_tag,
+)
 from samplemind.cache.keys import key
 from samplemind.cache.popularity import Popularity
+from samplemind.cache.questions import LIMIT, Question, Search, question, read_question
 from samplemind.cache.redis_cache import SHORT
-from samplemind.cache.serialization import dumps, loads
 from samplemind.connections.resources import Connections
 from samplemind.errors import UnreadableValueError
 from samplemind.search.facets import Facets
-from samplemind.search.filters import Filters, KeyMatch, Period, Range
+from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
 from samplemind.search.hybrid import HybridSearch
 from samplemind.search.results import Hit, Results, milliseconds_since
 from samplemind.search.rows import INDEX_VERSION
-from samplemind.search.sound import Sound
+from samplemind.search.sound import Sound, combine, stored_sounds
 from samplemind.search.suggest import Suggestion, SuggestionKind
 from samplemind.search.vector import VectorSearch
 
 TTL = SHORT
 
-_LIMIT = 20
-_ASK_FOR_NOTHING = (("offset", 0), ("cursor", None), ("explain", False))
-
+# A warming comes every two minutes and may take one: what has less left could die before the next.
+_RENEW_BELOW = TTL * 2 / 3
+_SUGGESTIONS = 10
 _POLICY = Policy(ttl=TTL)
 _HIT_FIELDS = tuple(field.name for field in dataclasses.fields(Hit))
 _RESULT_FIELDS = tuple(
     field.name for field in dataclasses.fields(Results) if field.name not in ("took_ms", "results")
 )
-_Search = Callable[[AsyncSession], Awaitable[Results]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,11 @@ class PopularSearch:
 
 
 class CachedSearch:
-    """The searches of `samplemind.search`, each in a session of its own where it is not cached."""
+    """The searches of `samplemind.search`, each in a session of its own where it is not cached.
+
+    What others will ask again is counted, and `samplemind.cache.warming` keeps the popular warm:
+    first pages, and those by sound only where they name files of the library.
+    """
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -70,117 +78,142 @@ class CachedSearch:
         self._hybrid = HybridSearch(settings)
         self._context = (INDEX_VERSION, settings.text_configuration)
         self.popularity = Popularity(connections.cached.cache, "searches")
+        self.files = Popularity(connections.cached.cache, "files")
 
     async def search_audio_files(
-        self, query: str, *, filters: Filters | None = None, **options: Any
+        self, query: str, *, filters: Filters | None = None, limit: int = LIMIT, **options: Any
     ) -> Results:
-        """Return `FullTextSearch.search_audio_files`; its options, its errors.
-
-        First pages without special wishes are counted, and the popular ones kept warm.
-        """
-        filters = filters or Filters()
-        # Wishes that ask for nothing are the same as none, in the key too.
-        options = {
-            name: wish for name, wish in options.items() if (name, wish) not in _ASK_FOR_NOTHING
-        }
-        limit = options.setdefault("limit", _LIMIT)
-        if len(options) == 1:
-            self.popularity.count(_asked(query, filters, limit))
-        search = self._words(query, filters, options)
-        return await self._results("words", search, filters, query, options)
+        """Return `FullTextSearch.search_audio_files`; its options, its errors."""
+        asked = question(Search.WORDS, filters, query=query, limit=limit, **options)
+        return await self._results(asked)
 
     async def fuzzy_search(
-        self, query: str, *, filters: Filters | None = None, **options: Any
+        self, query: str, *, filters: Filters | None = None, limit: int = LIMIT, **options: Any
     ) -> Results:
         """Return `FullTextSearch.fuzzy_search`; its options, its errors."""
-        filters = filters or Filters()
-        search = partial(self._full_text.fuzzy_search, query=query, filters=filters, **options)
-        return await self._results("fuzzy", search, filters, query, options)
+        asked = question(Search.FUZZY, filters, query=query, limit=limit, **options)
+        return await self._results(asked)
+
+    async def similar_files(
+        self,
+        like: Sequence[UUID],
+        *,
+        unlike: Sequence[UUID] = (),
+        filters: Filters | None = None,
+        limit: int = LIMIT,
+        **options: Any,
+    ) -> Results:
+        """Return what sounds like these files of the library, and not like those.
+
+        Options and errors are those of `VectorSearch.similarity_search`.
+
+        Raises:
+            NotFoundError: a file is not in the index, or not to be seen, or has no embedding.
+        """
+        asked = question(
+            Search.SIMILAR, filters, like=tuple(sorted(like)), unlike=tuple(sorted(unlike)),
+            limit=limit, **options,
+        )  # fmt: skip
+        return await self._results(asked)
+
+    async def hybrid_files(
+        self,
+        query: str,
+        like: Sequence[UUID],
+        *,
+        filters: Filters | None = None,
+        limit: int = LIMIT,
+        **options: Any,
+    ) -> Results:
+        """Return what matches the words and sounds like these files of the library.
+
+        Options and errors are those of `HybridSearch.hybrid_search` and `similar_files`.
+        """
+        like = tuple(sorted(like))
+        asked = question(Search.HYBRID, filters, query=query, like=like, limit=limit, **options)
+        return await self._results(asked)
 
     async def similarity_search(
         self, sound: Sound, *, filters: Filters | None = None, **options: Any
     ) -> Results:
-        """Return `VectorSearch.similarity_search`; its options, its errors."""
+        """Return `VectorSearch.similarity_search` of any sound; its options, its errors."""
         filters = filters or Filters()
         search = partial(self._vector.similarity_search, sound=sound, filters=filters, **options)
-        return await self._results("sound", search, filters, sound, options)
+        return await self._results_of_sound("sound", search, filters, (sound, options))
 
     async def hybrid_search(
         self, query: str, sound: Sound, *, filters: Filters | None = None, **options: Any
     ) -> Results:
-        """Return `HybridSearch.hybrid_search`; its options, its errors."""
+        """Return `HybridSearch.hybrid_search` with any sound; its options, its errors."""
         filters = filters or Filters()
         search = partial(
             self._hybrid.hybrid_search, query=query, sound=sound, filters=filters, **options
         )
-        return await self._results("hybrid", search, filters, (query, sound), options)
+        return await self._results_of_sound("words_sound", search, filters, (query, sound, options))
 
     async def autocomplete(
-        self, prefix: str, *, filters: Filters | None = None, limit: int = 10
+        self, prefix: str, *, filters: Filters | None = None, limit: int = _SUGGESTIONS
     ) -> tuple[Suggestion, ...]:
         """Return `FullTextSearch.autocomplete`; its errors."""
-        filters = filters or Filters()
-
-        async def compute() -> list[Any]:
-            async with self._connections.postgres.session() as session:
-                found = await self._full_text.autocomplete(
-                    session, prefix, filters=filters, limit=limit
-                )
-            return [[each.text, each.kind.value, each.documents] for each in found]
-
-        place = key("suggest", prefix, filters, limit, self._context)
-        stored = await self._connections.cached.fetch(place, compute, _POLICY, _tags(filters))
+        stored = await self._answer(question(Search.SUGGEST, filters, prefix=prefix, limit=limit))
         return tuple(Suggestion(text, SuggestionKind(kind), files) for text, kind, files in stored)
 
     async def facets(self, query: str, *, filters: Filters | None = None) -> Facets:
         """Return `FullTextSearch.facets`; its errors."""
-        filters = filters or Filters()
         started = time.perf_counter()
-
-        async def compute() -> list[Any]:
-            async with self._connections.postgres.session() as session:
-                found = await self._full_text.facets(session, query, filters=filters)
-            return [found.counted, found.is_exact, found.counts]
-
-        place = key("facets", query, filters, self._context)
-        counted, is_exact, numbers = await self._connections.cached.fetch(
-            place, compute, _POLICY, _tags(filters)
+        counted, is_exact, numbers = await self._answer(
+            question(Search.FACETS, filters, query=query)
         )
         return Facets(milliseconds_since(started), counted, is_exact, numbers)
 
     async def warm(self, asked: bytes) -> bool:
-        """Search anew what `popularity` counted, unless its result is fresh for long enough.
+        """Ask anew what `popularity` counted, unless its answer is fresh for long enough.
 
         Returns:
-            Whether it was searched.
+            Whether it was asked.
 
         Raises:
             UnreadableValueError: it is no question of this version.
             SampleMindError: what the search raises.
         """
-        query, filters, limit = _read_asked(asked)
-        options = {"limit": limit}
-        place = self._place("words", filters, query, options)
-        left = await self._connections.cached.left(place, _tags(filters))
-        if left is not None and left > TTL / 2:
-            return False
-        compute = partial(self._compute, self._words(query, filters, options))
-        return await self._connections.cached.refresh(place, compute, _POLICY, _tags(filters))
+        return await self._renew(read_question(asked))
+
+    async def warm_file(self, file_id: bytes) -> bool:
+        """Do the same for what sounds like a file that `files` counted, as everybody sees it.
+
+        Raises:
+            UnreadableValueError: it is no id.
+            NotFoundError: it is not in the index, or not for everybody, or has no embedding.
+        """
+        try:
+            like = (UUID(bytes=file_id),)
+        except ValueError as error:
+            message = "it is no id of a file"
+            raise UnreadableValueError(message) from error
+        return await self._renew(question(Search.SIMILAR, None, like=like, limit=LIMIT))
 
     async def popular(self, number: int = 20) -> tuple[PopularSearch, ...]:
         """Return what is searched for most; what another version counted is left out."""
         found = []
         for member, count in await self.popularity.top_counts(number):
             try:
-                query, filters, limit = _read_asked(member)
+                asked = read_question(member)
             except UnreadableValueError:
                 continue
-            found.append(PopularSearch(query, _narrowing(filters), limit, round(count, 2)))
+            found.append(
+                PopularSearch(
+                    str(asked.asked.get("query", "")),
+                    _narrowing(asked.filters),
+                    int(asked.asked.get("limit", LIMIT)),
+                    round(count, 2),
+                )
+            )
         return tuple(found)
 
     async def aclose(self) -> None:
         """Send the counts that were gathered."""
         await self.popularity.aclose()
+        await self.files.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,34 +221,111 @@ class CachedSearch:
     async def __aexit__(self, *_error: object) -> None:
         await self.aclose()
 
-    def _words(self, query: str, filters: Filters, options: dict[str, Any]) -> _Search:
-        return partial(self._full_text.search_audio_files, query=query, filters=filters, **options)
-
-    def _place(self, kind: str, filters: Filters, asked: object, options: dict[str, Any]) -> str:
-        return key("search", kind, asked, filters, options, self._context)
-
-    async def _results(
-        self, kind: str, search: _Search, filters: Filters, asked: object, options: dict[str, Any]
-    ) -> Results:
+    async def _results(self, asked: Question) -> Results:
         started = time.perf_counter()
-        stored = await self._connections.cached.fetch(
-            self._place(kind, filters, asked, options),
-            partial(self._compute, search),
-            _POLICY,
-            _tags(filters),
-        )
+        stored = await self._answer(asked)
         return _restored(stored, milliseconds_since(started))
 
-    async def _compute(self, search: _Search) -> list[Any]:
+    async def _answer(self, asked: Question) -> Any:
+        written = asked.as_bytes()
+        if asked.is_repeatable:
+            self.popularity.count(written)
+        for file_id in asked.files:
+            self.files.count(file_id.bytes)
+        return await self._connections.cached.fetch(
+            self._place(written), partial(self._compute, asked), _POLICY, _tags(asked)
+        )
+
+    async def _renew(self, asked: Question) -> bool:
+        place, tags = self._place(asked.as_bytes()), _tags(asked)
+        left = await self._connections.cached.left(place, tags)
+        if left is not None and left > _RENEW_BELOW:
+            return False
+        compute = partial(self._compute, asked)
+        return await self._connections.cached.refresh(place, compute, _POLICY, tags)
+
+    def _place(self, asked: bytes) -> str:
+        return key("search", asked, self._context)
+
+    async def _compute(self, asked: Question) -> Any:
         async with self._connections.postgres.session() as session:
-            found = await search(session)
-        return _stored(found)
+            return await self._searched(session, asked)
+
+    async def _searched(self, session: AsyncSession, asked: Question) -> Any:
+        """Ask the search itself; return what `_answer` gives back."""
+        options: dict[str, Any] = {**asked.asked, "filters": asked.filters}
+        match asked.search:
+            case Search.SUGGEST:
+                found = await self._full_text.autocomplete(session, **options)
+                return [[each.text, each.kind.value, each.documents] for each in found]
+            case Search.FACETS:
+                counted = await self._full_text.facets(session, **options)
+                return [counted.counted, counted.is_exact, counted.counts]
+            case Search.WORDS:
+                return _stored(await self._full_text.search_audio_files(session, **options))
+            case Search.FUZZY:
+                return _stored(await self._full_text.fuzzy_search(session, **options))
+        sound = await _sound_of(session, asked)
+        options = {name: wish for name, wish in options.items() if name not in ("like", "unlike")}
+        search: Callable[..., Awaitable[Results]] = (
+            self._vector.similarity_search
+            if asked.search is Search.SIMILAR
+            else self._hybrid.hybrid_search
+        )
+        return _stored(await search(session, sound=sound, **options))
+
+    async def _results_of_sound(
+        self, kind: str, search: Callable[..., Awaitable[Results]], filters: Filters, asked: object
+    ) -> Results:
+        started = time.perf_counter()
+
+        async def compute() -> Any:
+            async with self._connections.postgres.session() as session:
+                return _stored(await search(session))
+
+        place = key("search", kind, filters, asked, self._context)
+        stored = await self._connections.cached.fetch(place, compute, _POLICY, _view(filters))
+        return _restored(stored, milliseconds_since(started))
 
 
-def _tags(filters: Filters) -> tuple[str, ...]:
-    """Return the tags of what the filters may show: an owner's own files, or any."""
-    files = INDEX if filters.owner_id is None else owner_tag(filters.owner_id)
-    return (files,) if filters.everything else (files, COLLECTIONS)
+async def _sound_of(session: AsyncSession, asked: Question) -> Sound:
+    like, unlike = asked.asked["like"], asked.asked.get("unlike", ())
+    found = await stored_sounds(
+        session,
+        dict.fromkeys((*like, *unlike)),
+        filters=asked.filters,
+        with_blocks="aspects" in asked.asked,
+    )
+    sounds = {sound.made_from[0]: sound for sound in found}
+    likes, dislikes = [sounds[each] for each in like], [sounds[each] for each in unlike]
+    return likes[0] if len(likes) == 1 and not dislikes else combine(likes, dislikes)
+
+
+def _tags(asked: Question) -> tuple[str, ...]:
+    """Return the tags of what may change the answer: the files in view, and those it names."""
+    if not asked.files or asked.filters.owner_id is None:
+        return _view(asked.filters)
+    # What it names may be of anybody whom the viewer sees.
+    wider = _view(dataclasses.replace(asked.filters, owner_id=None))
+    return tuple(dict.fromkeys((*_view(asked.filters), *wider)))
+
+
+def _view(filters: Filters) -> tuple[str, ...]:
+    """Return the tags of what the filters may show, as `Filters.visible` has it.
+
+    A file that is not in view can change nothing but statistics of words, so a write to it leaves
+    the answer valid.
+    """
+    owner, viewer = filters.owner_id, filters.viewer_id
+    if owner is not None:
+        alone = filters.everything or owner == viewer
+        shown: tuple[str, ...] = (owner_tag(owner), *(() if alone else (COLLECTIONS,)))
+    elif filters.everything:
+        shown = (INDEX,)
+    else:
+        own = (owner_tag(viewer),) if viewer is not None else ()
+        shown = (owner_tag(None), *own, PUBLISHED, COLLECTIONS)
+    return (GENERATION, *shown)
 
 
 def _stored(results: Results) -> list[Any]:
@@ -235,50 +345,9 @@ def _plain(value: object) -> object:
     return {name: float(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
-def _asked(query: str, filters: Filters, limit: int) -> bytes:
-    """Return the question as bytes: the same question, the same bytes."""
-    narrow: dict[str, Any] = {}
-    for field in dataclasses.fields(filters):
-        value = getattr(filters, field.name)
-        if value == field.default:
-            continue
-        if isinstance(value, Range):
-            value = [value.low, value.high]
-        elif isinstance(value, Period):
-            value = [value.start, value.end]
-        narrow[field.name] = str(value) if isinstance(value, KeyMatch) else value
-    return dumps([query, narrow, limit])
-
-
 def _narrowing(filters: Filters) -> dict[str, Any]:
     return {
         field.name: value
         for field in dataclasses.fields(filters)
         if (value := getattr(filters, field.name)) != field.default
     }
-
-
-def _read_asked(asked: bytes) -> tuple[str, Filters, int]:
-    try:
-        query, narrow, limit = loads(asked)
-        for name in ("tempo_bpm", "duration_s", "loudness_lufs"):
-            if name in narrow:
-                narrow[name] = Range(*narrow[name])
-        if "created" in narrow:
-            start, end = narrow["created"]
-            narrow["created"] = Period(_time(start), _time(end))
-        if "key_match" in narrow:
-            narrow["key_match"] = KeyMatch(narrow["key_match"])
-        for name in ("viewer_id", "owner_id"):
-            if name in narrow and not isinstance(narrow[name], UUID):
-                raise TypeError(name)
-        return str(query), Filters(**narrow), int(limit)
-    except (TypeError, ValueError) as error:
-        message = "it is no search of this version"
-        raise UnreadableValueError(message) from error
-
-
-def _time(value: object) -> datetime | None:
-    if value is not None and not isinstance(value, datetime):
-        raise TypeError("a period has times")
-    return value

@@ -30,9 +30,11 @@ from samplemind.cli.output import (
     print_json,
     print_table,
 )
-from samplemind.errors import InvalidInputError
+from samplemind.cli.session import with_connections
+from samplemind.connections.resources import Connections
+from samplemind.errors import InvalidInputError, TransientError
 
-_KINDS = [kind.value for kind in BackupKind if kind is not BackupKind.INCREMENTAL]
+_KINDS = [kind.value for kind in BackupKind]
 
 
 @click.command()
@@ -46,7 +48,8 @@ def create(kind: str, reason: str, as_json: bool) -> None:
 
     logical: rows by parallel COPY, restored by this program; the default. dump: PostgreSQL as one
     pg_dump archive for stock tools. physical: the whole PostgreSQL server, and the beginning of an
-    archive of its WAL for recovery to any later moment.
+    archive of its WAL for recovery to any later moment. incremental: what changed since the newest
+    physical one (PostgreSQL 17 and newer with summarize_wal=on); a full one where that cannot be.
 
     Example: samplemind backup create --reason "before the upgrade"
     """
@@ -65,6 +68,8 @@ def create(kind: str, reason: str, as_json: bool) -> None:
         "sha256": made.sha256,
         "encrypted": made.encryption is not None,
         "gap_ms": made.gap_ms,
+        "parent": made.parent,
+        "remarks": made.remarks,
     }
     if as_json:
         print_json(found)
@@ -73,6 +78,8 @@ def create(kind: str, reason: str, as_json: bool) -> None:
         f"[bold]{made.id}[/bold] in {backup.location}: {_mib(made.stored_bytes)} of "
         f"{_mib(made.source_bytes)} in {found['seconds']} s"
     )
+    for remark in made.remarks:
+        error_console.print(f"It is {remark}.", markup=False)
     if made.encryption is None:
         error_console.print("It is not encrypted: set SAMPLEMIND_BACKUP_KEYS to have them so.")
 
@@ -127,8 +134,11 @@ def drill(backup_id: str | None, within: float, seed: int | None, as_json: bool)
 @click.option("--into", metavar="DATABASE", help="Another database of the same servers.")
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
 @click.option("--collection", "collections", multiple=True, help="Only this collection; likewise.")
-@click.option("--drop", is_flag=True, help="Drop what is there first, after a safety backup.")
+@click.option("--drop", is_flag=True, help="Replace what is there, after a safety backup of it.")
 @click.option("--no-safety-backup", is_flag=True, help="Do not back up what --drop drops.")
+@click.option(
+    "--beside-workers", is_flag=True, help="Although workers run, whose writes are lost meanwhile."
+)
 @click.option("--defer-indexes", is_flag=True, help="Take traffic before vector indexes are built.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
@@ -141,6 +151,7 @@ def restore(
     collections: tuple[str, ...],
     drop: bool,
     no_safety_backup: bool,
+    beside_workers: bool,
     defer_indexes: bool,
     jobs: int,
     yes: bool,
@@ -149,8 +160,9 @@ def restore(
 ) -> None:
     """Restore a backup, by default the newest good one, into an empty database.
 
-    With --drop into the platform's own databases, stop the workers before: what they write
-    meanwhile would stand in the way.
+    With --drop, everything is restored beside what is there and takes its place when it is whole;
+    until then nothing is touched. Restoring over the platform's own databases is refused while
+    workers run.
 
     Example: samplemind backup restore --into samplemind_check
     """
@@ -176,6 +188,7 @@ def restore(
             into=into,
             choice=choice,
             safety_backup=not no_safety_backup,
+            beside_workers=beside_workers,
             control=control,
         )
     if not as_json:
@@ -186,11 +199,28 @@ def restore(
         )
     for warning in report.warnings:
         error_console.print(warning)
+    if target == backup.database:
+        _forget_cached()
     if report.deferred:
         with _progress(backup) as control:
             backup.build_deferred(into, report.deferred, control)
     if as_json:
         print_json({**dataclasses.asdict(report), "deferred": len(report.deferred)})
+
+
+def _forget_cached() -> None:
+    """Delete what was computed from the databases as they were before the restore."""
+
+    async def delete(connections: Connections) -> None:
+        await connections.cached.cache.require()
+        await connections.cached.cache.delete_pattern("*")
+
+    try:
+        with_connections(delete)
+    except TransientError:
+        error_console.print(
+            "The cache does not answer: once it does, run `samplemind cache clear '*' --yes`."
+        )
 
 
 @click.group()

@@ -72,7 +72,9 @@ def hot(limit: int, as_json: bool) -> None:
 
 
 @cache.command("warm")
-@click.option("--top", type=click.IntRange(1), default=TOP, show_default=True, help="Searches.")
+@click.option(
+    "--top", type=click.IntRange(1), default=TOP, show_default=True, help="Searches, and files."
+)
 @click.option("--seconds", type=click.FloatRange(min=0.1), help="Time it may take at most.")
 @json_option
 def warm_command(top: int, seconds: float | None, as_json: bool) -> None:

@@ -1,17 +1,18 @@
 """`samplemind similar` and `samplemind hybrid`: finding files by sound, and by words and sound."""
 
+import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
 import numpy as np
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from samplemind.audio.analysis import analyze_file
+from samplemind.audio.analysis import ANALYZER_VERSION, analyze_file
 from samplemind.audio.embedding import join_blocks
+from samplemind.cache.features import AudioFeatureCache
 from samplemind.cache.searches import CachedSearch
 from samplemind.cli.output import json_option, print_json
 from samplemind.cli.search import filter_options, filters_of, print_results
@@ -24,9 +25,8 @@ from samplemind.search.filters import Filters
 from samplemind.search.fusion import Fusion
 from samplemind.search.nearest import Metric
 from samplemind.search.results import Results
-from samplemind.search.sound import Sound, combine, find_by_path, stored_sound
+from samplemind.search.sound import Sound, combine, find_by_path, stored_sounds
 from samplemind.search.vector import DUPLICATE_SIMILARITY
-from samplemind.settings import AudioSettings
 
 
 @click.command()
@@ -65,20 +65,25 @@ def similar(
 
     async def work(connections: Connections) -> Results:
         filters = await filters_of(connections, **narrow)
-        audio = connections.settings.audio
-        async with connections.postgres.session() as session:
-            likes = await _sounds(session, files_or_ids, audio, filters)
-            dislikes = await _sounds(session, unlike, audio, filters)
-            sound = combine(likes, dislikes) if len(likes) > 1 or dislikes else likes[0]
+        likes = await _find(connections, files_or_ids)
+        dislikes = await _find(connections, unlike)
+        options: dict[str, Any] = {
+            "metric": Metric(metric),
+            "filters": filters,
+            "aspects": aspects,
+            "limit": limit,
+            "explain": explain,
+        }
         async with CachedSearch(connections) as searches:
-            found = await searches.similarity_search(
-                sound,
-                metric=Metric(metric),
-                filters=filters,
-                aspects=aspects,
-                limit=limit,
-                explain=explain,
-            )
+            if None not in (*likes.values(), *dislikes.values()):
+                ids, others = _ids(likes), _ids(dislikes)
+                found = await searches.similar_files(ids, unlike=others, **options)
+            else:
+                liked = await _sounds(connections, likes, filters)
+                disliked = await _sounds(connections, dislikes, filters)
+                alone = len(liked) == 1 and not disliked
+                sound = liked[0] if alone else combine(liked, disliked)
+                found = await searches.similarity_search(sound, **options)
         return _only_duplicates(found) if duplicates else found
 
     _show(with_connections(work), as_json)
@@ -117,19 +122,20 @@ def hybrid(
 
     async def work(connections: Connections) -> Results:
         filters = await filters_of(connections, **narrow)
-        async with connections.postgres.session() as session:
-            sound = await _sound(session, like, connections.settings.audio, filters)
+        query, found = " ".join(text), await _find(connections, [like])
+        options: dict[str, Any] = {
+            "fusion": Fusion(fusion),
+            "text_weight": text_weight,
+            "sound_weight": sound_weight,
+            "filters": filters,
+            "limit": limit,
+            "explain": explain,
+        }
         async with CachedSearch(connections) as searches:
-            return await searches.hybrid_search(
-                " ".join(text),
-                sound,
-                fusion=Fusion(fusion),
-                text_weight=text_weight,
-                sound_weight=sound_weight,
-                filters=filters,
-                limit=limit,
-                explain=explain,
-            )
+            if None not in found.values():
+                return await searches.hybrid_files(query, _ids(found), **options)
+            [sound] = await _sounds(connections, found, filters)
+            return await searches.hybrid_search(query, sound, **options)
 
     _show(with_connections(work), as_json)
 
@@ -152,19 +158,29 @@ def _weights(texts: Sequence[str]) -> dict[str, float] | None:
     return weights or None
 
 
+async def _find(connections: Connections, files_or_ids: Sequence[str]) -> dict[str, UUID | None]:
+    """Return the ids of those that the index has, by how they were named; none: another file."""
+    found = {name: _as_id(name) for name in files_or_ids}
+    if None in found.values():
+        async with connections.postgres.session() as session:
+            for name, file_id in found.items():
+                found[name] = file_id or await find_by_path(session, _stored(name))
+    return found
+
+
+def _ids(found: Mapping[str, UUID | None]) -> list[UUID]:
+    return [file_id for file_id in found.values() if file_id is not None]
+
+
 async def _sounds(
-    session: AsyncSession, files_or_ids: Sequence[str], audio: AudioSettings, filters: Filters
+    connections: Connections, found: Mapping[str, UUID | None], filters: Filters
 ) -> list[Sound]:
-    return [await _sound(session, name, audio, filters) for name in files_or_ids]
-
-
-async def _sound(
-    session: AsyncSession, file_or_id: str, audio: AudioSettings, filters: Filters
-) -> Sound:
-    file_id = _as_id(file_or_id) or await find_by_path(session, _stored(file_or_id))
-    if file_id is not None:
-        return await stored_sound(session, file_id, filters=filters, with_blocks=True)
-    return _measured(Path(file_or_id), audio)
+    async with connections.postgres.session() as session:
+        stored = await stored_sounds(session, _ids(found), filters=filters, with_blocks=True)
+    return [
+        stored.pop(0) if file_id is not None else await _measured(connections, Path(name))
+        for name, file_id in found.items()
+    ]
 
 
 def _stored(name: str) -> str:
@@ -178,8 +194,20 @@ def _as_id(text: str) -> UUID | None:
         return None
 
 
-def _measured(path: Path, audio: AudioSettings) -> Sound:
-    analysis = analyze_file(path, root=audio.root, limits=audio.limits())
+async def _measured(connections: Connections, path: Path) -> Sound:
+    audio, loop = connections.settings.audio, asyncio.get_running_loop()
+    # In a thread, because it asks the cache on this loop whether it knows the content.
+    analysis = await asyncio.to_thread(
+        analyze_file,
+        path,
+        root=audio.root,
+        limits=audio.limits(),
+        memory=AudioFeatureCache(connections.cached).memory(
+            ANALYZER_VERSION,
+            audio.limits(),
+            lambda asking: asyncio.run_coroutine_threadsafe(asking, loop).result(),
+        ),
+    )
     if analysis.outcome.rejected:
         message = f"{path}: {analysis.message}"
         raise InvalidInputError(message)

@@ -86,6 +86,18 @@ class PoolStats:
     p95_ms: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """What of a pool's figures costs nothing to read; see `PoolStats`."""
+
+    statements: int = 0
+    slow_statements: int = 0
+    waits: int = 0
+    timeouts: int = 0
+    in_use: int = 0
+    idle: int = 0
+
+
 AroundCommit = Callable[[AsyncSession], AbstractAsyncContextManager[None]]
 
 
@@ -215,6 +227,17 @@ class ConnectionPool:
             slow_queries=self._timer.slow_queries,
             p50_ms=self._timer.percentile_ms(0.50),
             p95_ms=self._timer.percentile_ms(0.95),
+        )
+
+    def counts(self) -> PoolCounts:
+        """Return the counters and the connections of this moment; asks nothing of the server."""
+        return PoolCounts(
+            statements=self._timer.queries,
+            slow_statements=self._timer.slow_queries,
+            waits=self._waits,
+            timeouts=self._timeouts,
+            in_use=self._pool.checkedout(),
+            idle=self._pool.checkedin(),
         )
 
     async def aclose(self) -> None:

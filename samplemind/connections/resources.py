@@ -21,19 +21,28 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.cache.cached import ComputedCache
-from samplemind.cache.invalidation import invalidating, noted
+from samplemind.cache.invalidation import (
+    PUBLISHED,
+    any_published,
+    invalidating,
+    noted,
+    noted_unpublished,
+)
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.connections.mongo import Fields, connect_mongo, translating_errors
-from samplemind.connections.postgres import ConnectionPool, init_connection_pool
+from samplemind.connections.postgres import ConnectionPool, PoolCounts, init_connection_pool
 from samplemind.connections.redis import connect_redis
 from samplemind.documents import DOCUMENTS
 from samplemind.endpoints import Store
-from samplemind.errors import StackNotRunningError
+from samplemind.errors import StackNotRunningError, TransientError
+from samplemind.log import get_logger
 from samplemind.settings import PREFIX, Settings
 
 # A worker process runs one job at a time; a service answers many requests at once.
 _WORKER_REDIS_CONNECTIONS = 5
 _SERVICE_REDIS_CONNECTIONS = 50
+
+_log = get_logger(__name__)
 
 
 class Connections:
@@ -67,6 +76,10 @@ class Connections:
             self._postgres = self._make_pool()
             self._closers.append(self._postgres.aclose)
         return self._postgres
+
+    def pool_counts(self) -> PoolCounts | None:
+        """Return what the pool has counted so far; none where it was not opened."""
+        return None if self._postgres is None else self._postgres.counts()
 
     async def documents(self) -> AsyncDatabase[Fields]:
         """Return the document database, with every document model bound to it.
@@ -150,10 +163,24 @@ class Connections:
         return pool
 
     def _around_commit(self, session: AsyncSession) -> AbstractAsyncContextManager[None]:
-        tags = noted(session)
+        tags, files = noted(session), noted_unpublished(session)
         if not tags or self.settings.cache.url is None or self.settings.broker.url is None:
             return nullcontext()
-        return invalidating(tags, self.cached, self.broker)
+        if PUBLISHED in tags or not files:
+            return invalidating(tags, self.cached, self.broker)
+
+        async def spare() -> frozenset[str]:
+            # A collection may have been published meanwhile, by somebody whose own invalidation
+            # came before this commit: only what is seen after it counts.
+            try:
+                async with self.postgres.session() as after:
+                    published = await any_published(after, files)
+            except TransientError as error:
+                _log.info("cache.not_spared", error=type(error).__name__)
+                return frozenset()
+            return frozenset() if published else frozenset((PUBLISHED,))
+
+        return invalidating({*tags, PUBLISHED}, self.cached, self.broker, spare=spare)
 
     def _mongo_client(self) -> AsyncMongoClient[Fields]:
         if self._mongo is None:

@@ -123,11 +123,33 @@ async def ensure_indexes(database: AsyncDatabase[Fields]) -> list[str]:
     return made
 
 
-async def _ensure(collection: AsyncCollection[Fields], indexes: tuple[Index, ...]) -> list[str]:
-    present = {
+async def missing_indexes(database: AsyncDatabase[Fields]) -> list[str]:
+    """Return "collection.index" of each that is missing or has another definition; make none.
+
+    Raises:
+        StoreUnavailableError: MongoDB did not answer.
+    """
+    missing: list[str] = []
+    with translating_errors():
+        for name, indexes in INDEXES.items():
+            present = await _present(database[name])
+            missing += [
+                f"{name}.{index.name}"
+                for index in indexes
+                if present.get(index.name) != index.definition()
+            ]
+    return missing
+
+
+async def _present(collection: AsyncCollection[Fields]) -> dict[str, Fields]:
+    return {
         name: {field: value for field, value in info.items() if field not in _SERVER_FIELDS}
         for name, info in (await collection.index_information()).items()
     }
+
+
+async def _ensure(collection: AsyncCollection[Fields], indexes: tuple[Index, ...]) -> list[str]:
+    present = await _present(collection)
     made = []
     for index in indexes:
         if present.get(index.name) == index.definition():

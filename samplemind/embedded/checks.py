@@ -30,9 +30,12 @@ from samplemind.errors import EmbeddedError, StoreUnavailableError
 from samplemind.settings import Settings
 
 _GIB = 1024**3
+_MIB = 1024**2
 _DISK_WARN_BYTES = 5 * _GIB
 _DISK_FAIL_BYTES = 1 * _GIB
 _CLOCK_WARN_S = 2.0
+_BROKER_WARN = 0.8
+_BROKER_FAIL = 0.97
 _OLDEST = {Store.POSTGRES: 16, Store.MONGO: 6, Store.BROKER: 7, Store.CACHE: 7}
 _OLDEST_PGVECTOR = (0, 8)
 _EXTENSIONS = ("vector", "pg_trgm", "btree_gin", "pg_stat_statements")
@@ -198,6 +201,7 @@ def _contents(answers: Mapping[Store, _Answer]) -> Iterator[Finding]:
     if Store.BROKER in answers:
         cache = answers.get(Store.CACHE)
         yield check_broker(answers[Store.BROKER].report, cache.report if cache else None)
+        yield check_broker_memory(answers[Store.BROKER].report)
     for store, answer in answers.items():
         yield check_clock(store, answer.report.now, answer.asked_at, answer.answered_at)
 
@@ -257,6 +261,20 @@ def check_broker(broker: StoreReport, cache: StoreReport | None) -> Finding:
         mend = "give SAMPLEMIND_CACHE_URL an instance of its own, with allkeys-lfu"
         return Finding("broker", Verdict.WARN, message, mend)
     return Finding("broker", Verdict.OK, "never evicts (noeviction)")
+
+
+def check_broker_memory(broker: StoreReport) -> Finding:
+    """Judge how full the broker is: a full one takes no job."""
+    used_mib = broker.used_bytes / _MIB
+    if not broker.max_bytes:
+        return Finding("broker memory", Verdict.OK, f"{used_mib:,.0f} MiB, no bound of its own")
+    share = broker.used_bytes / broker.max_bytes
+    message = f"{share:.0%} full: {used_mib:,.0f} of {broker.max_bytes / _MIB:,.0f} MiB"
+    if share < _BROKER_WARN:
+        return Finding("broker memory", Verdict.OK, message)
+    mend = "give it more (CONFIG SET maxmemory); when it is full no job can be sent"
+    verdict = Verdict.FAIL if share >= _BROKER_FAIL else Verdict.WARN
+    return Finding("broker memory", verdict, message, mend)
 
 
 def check_clock(store: Store, now: datetime, asked_at: datetime, answered_at: datetime) -> Finding:

@@ -54,6 +54,7 @@ _SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("compute_query_id", "on", "pg_stat_statements needs it"),
     ("track_io_timing", "on", "tells waiting for the disk from computing"),
     ("wal_level", "replica", "physical backups and recovery to a point in time"),
+    ("summarize_wal", "on", "incremental base backups"),
     ("wal_compression", "pglz", "smaller page images for a little CPU"),
     ("max_wal_size", "1GB", "bounds the recovery after a crash to seconds"),
     ("min_wal_size", "128MB", "segments are reused, not made anew"),

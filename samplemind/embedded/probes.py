@@ -52,6 +52,8 @@ class StoreReport:
         writable: MongoDB: whether this is a primary.
         eviction: Redis: its maxmemory-policy.
         run_id: Redis: the same for two URLs of one instance.
+        used_bytes: Redis: what its data take.
+        max_bytes: Redis: what they may take; 0: as much as the machine has.
     """
 
     version: str
@@ -61,6 +63,8 @@ class StoreReport:
     writable: bool = True
     eviction: str | None = None
     run_id: str | None = None
+    used_bytes: int = 0
+    max_bytes: int = 0
 
 
 def ask(store: Store, url: SecretStr) -> StoreReport:
@@ -164,6 +168,8 @@ def _ask_redis(url: str) -> StoreReport:
         datetime.fromtimestamp(seconds + microseconds / 1e6, UTC),
         eviction=about.get("maxmemory_policy"),
         run_id=about.get("run_id"),
+        used_bytes=int(about.get("used_memory", 0)),
+        max_bytes=int(about.get("maxmemory", 0)),
     )
 
 

@@ -34,6 +34,7 @@ from samplemind.jobs.envelope import (
     encode_message,
     expiry,
     list_key,
+    sent_headers,
 )
 from samplemind.jobs.payloads import Payload
 from samplemind.jobs.state import ENDED_LIFE_S, JobState, JobStatus, unique_key
@@ -431,6 +432,7 @@ def _message(
             schema_version=payload.schema_version,
             priority=step,
             expires=expiry(expires),
+            delay_s=0.0 if delay is None else delay.total_seconds(),
         ),
         delay_ms=_milliseconds(delay),
         unique_key="" if idempotency_key is None else unique_key(name, idempotency_key),
@@ -591,5 +593,5 @@ def _publish_once(app: "Celery", payloads: Sequence[Payload], job_ids: Sequence[
                 queue=queue_for(payload.job_name).value,
                 task_id=str(job_id),
                 producer=sender,
-                headers={SCHEMA_HEADER: payload.schema_version},
+                headers={SCHEMA_HEADER: payload.schema_version, **sent_headers()},
             )

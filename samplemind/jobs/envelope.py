@@ -9,6 +9,7 @@ Invariant: a message is plain JSON and says in its header which version of its p
 import json
 import os
 import socket
+import time
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -17,6 +18,7 @@ from uuid import UUID, uuid4
 
 from samplemind.errors import InvalidInputError
 from samplemind.jobs.wire import KEY_PREFIX
+from samplemind.tracing import trace_headers
 
 SCHEMA_HEADER = "samplemind_schema"
 """Header with the version of the payload's model; none: 1, as before there was a header."""
@@ -24,6 +26,8 @@ TRACKED_HEADER = "samplemind_tracked"
 """Header of a message whose job has a state in the broker already."""
 REPLAY_HEADER = "samplemind_replay_of"
 """Header of a job that is sent again: the id of its dead letter."""
+SENT_HEADER = "samplemind_sent"
+"""Header with the time from which a job waits, in Unix seconds: it was sent, or its delay ended."""
 
 # `json.dumps` with separators makes an encoder for each call.
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
@@ -74,6 +78,7 @@ def encode_message(
     priority: Priority = Priority.NORMAL,
     expires: datetime | None = None,
     replay_of: UUID | None = None,
+    delay_s: float = 0.0,
 ) -> str:
     """Return the message as it stands in the queue's list."""
     shown = body.removesuffix(f",{_EMBED}]").removeprefix("[[],")[:_REPR_LENGTH]
@@ -99,6 +104,8 @@ def encode_message(
         "stamps": {},
         SCHEMA_HEADER: schema_version,
         TRACKED_HEADER: True,
+        SENT_HEADER: round(time.time() + delay_s, 3),
+        **trace_headers(),
     }
     if replay_of is not None:
         headers[REPLAY_HEADER] = str(replay_of)
@@ -119,6 +126,11 @@ def encode_message(
         "properties": properties,
     }
     return _dumps(message)
+
+
+def sent_headers() -> dict[str, Any]:
+    """Return what a message says of its sending, for one that Celery builds."""
+    return {SENT_HEADER: round(time.time(), 3), **trace_headers()}
 
 
 def expiry(expires: timedelta | datetime | None) -> datetime | None:

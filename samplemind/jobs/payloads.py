@@ -219,7 +219,7 @@ class CreateBackup(Payload):
 
     job_name = "backups.create"
 
-    kind: Literal["logical", "dump", "physical"] = "logical"
+    kind: Literal["logical", "dump", "physical", "incremental"] = "logical"
     reason: str = Field("scheduled", max_length=200)
 
 
@@ -244,6 +244,12 @@ class DrillBackup(Payload):
     job_name = "backups.drill"
 
     backup_id: str | None = Field(None, max_length=100)
+
+
+class CreateBase(Payload):
+    """Take what changed since the newest base backup, and verify it; only where WAL is archived."""
+
+    job_name = "backups.create_base"
 
 
 class PruneBackups(Payload):
@@ -299,6 +305,7 @@ PAYLOADS: tuple[type[Payload], ...] = (
     VerifyBackup,
     VerifyRestored,
     DrillBackup,
+    CreateBase,
     PruneBackups,
     ArchiveWal,
     WarmCache,

@@ -52,6 +52,8 @@ class JobStanding:
     last_error: str | None
     figures: dict[str, Any] | None
     next_at: datetime
+    late_s: float = 0.0
+    """How long its last slot has not been started; 0: it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,15 @@ def judge(
     if last is None:
         return Standing.NEVER_RUN
     return Standing.ON_TIME if last.ended_at is not None else Standing.RUNNING
+
+
+def lateness_s(entry: Periodic, last: PeriodicRun | None, now: datetime) -> float:
+    """Return for how many seconds the slot that is due by now has not been started."""
+    due = entry.when.latest(now)
+    if entry.since is None or entry.since >= due:
+        return 0.0
+    started = last is not None and last.started_at >= due
+    return 0.0 if started else (now - due).total_seconds()
 
 
 async def schedule_standing(connections: Connections, now: datetime) -> ScheduleStanding:
@@ -172,6 +183,7 @@ def _standings(
                 last_error=told.error if told else None,
                 figures=told.figures if told else None,
                 next_at=entry.when.following(now),
+                late_s=lateness_s(entry, last, now),
             )
         )
     return found

@@ -95,14 +95,6 @@ class AudioFileRepository:
         with translating_errors():
             return await AudioFile.find(In(AudioFile.id, ids)).to_list()
 
-    async def find_analysis(self, content_hash: str, analyzer_version: str) -> UUID | None:
-        """Return an analysis of this content by this analyser, of whichever copy, or none."""
-        files = AudioFile.get_pymongo_collection()
-        wanted = {"content_hash": content_hash, "analyzer_version": analyzer_version}
-        with translating_errors():
-            found = await files.find_one({**wanted, "analysis_id": {"$ne": None}})
-        return found["analysis_id"] if found else None
-
     async def list_ids(self, owner_id: UUID | None) -> list[UUID]:
         """Return the ids of all files of the owner, in the order of their paths."""
         files = AudioFile.get_pymongo_collection()

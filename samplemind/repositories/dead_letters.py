@@ -123,6 +123,16 @@ class DeadLetterRepository:
         statement = select(func.count()).select_from(DeadLetter).where(*chosen.conditions())
         return int(await self._session.scalar(statement) or 0)
 
+    async def count_open(self) -> dict[str, int]:
+        """Return how many letters are open, by the cause of death."""
+        chosen = (
+            select(DeadLetter.code, func.count())
+            .where(DeadLetter.state == DeadLetterState.OPEN.value)
+            .group_by(DeadLetter.code)
+        )
+        rows = await self._session.execute(chosen)
+        return {row[0]: row[1] for row in rows}
+
     async def lock(self, letter_id: UUID) -> DeadLetter | None:
         """Return one letter that nobody else changes until the transaction ends."""
         return await self._session.get(

@@ -56,21 +56,31 @@ SELECT (SELECT count(*) FROM search_documents) AS files,
         WHERE finished_at IS NULL AND failed_at IS NULL) AS rebuild_files,
        (SELECT max(finished_at) FROM search_rebuilds) AS rebuilt_at
 """)
+_FRESH = text("SELECT count(*) FROM search_vectors_fresh")
 _RECALL = text("SELECT ef_search, recall, milliseconds, measured_at FROM search_recall ORDER BY 1")
 # The view is there in every database, and works only where the library was loaded at the start.
 _COUNTS_QUERIES = text("""
 SELECT to_regclass('pg_stat_statements') IS NOT NULL
    AND current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%'
 """)
-_SLOW_QUERIES = text("""
+_OF_SEARCHES = """
+dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND query ~* '^\\s*(with|select)\\M.*\\msearch_(texts|documents|vectors|words|lexemes)'
+"""
+_TOTALS = text(f"""
+SELECT coalesce(sum(calls), 0)::bigint AS calls,
+       coalesce(sum(total_exec_time) / 1000, 0)::float8 AS seconds
+FROM pg_stat_statements
+WHERE {_OF_SEARCHES} AND query !~* '^\\s*select\\s+count\\(\\*\\)'
+""")  # noqa: S608 - a constant's value
+_SLOW_QUERIES = text(f"""
 SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 200) AS query, calls,
        round(mean_exec_time::numeric, 2)::float8 AS mean_ms,
        round(max_exec_time::numeric, 2)::float8 AS max_ms
 FROM pg_stat_statements
-WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND query ~* '^\\s*(with|select)\\M.*\\msearch_(texts|documents|vectors|words|lexemes)'
+WHERE {_OF_SEARCHES}
 ORDER BY mean_exec_time DESC LIMIT :limit
-""")
+""")  # noqa: S608 - a constant's value
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,27 @@ class SearchStats:
     pending: tuple[PendingList, ...]
     recall: tuple[MeasuredRecall, ...]
     slowest: tuple[SlowQuery, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTotals:
+    """Statements of searches since PostgreSQL's statistics began, and the seconds they took."""
+
+    calls: int
+    seconds: float
+
+
+async def search_totals(session: AsyncSession) -> SearchTotals | None:
+    """Return how many searches there were; none where the server does not count."""
+    if not await session.scalar(_COUNTS_QUERIES):
+        return None
+    calls, seconds = (await session.execute(_TOTALS)).one()
+    return SearchTotals(calls, seconds)
+
+
+async def count_fresh(session: AsyncSession) -> int:
+    """Return how many vectors are not in the approximate index yet."""
+    return int(await session.scalar(_FRESH) or 0)
 
 
 class SearchOptimizer:

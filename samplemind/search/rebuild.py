@@ -25,6 +25,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from samplemind.cache.invalidation import GENERATION, note_change
 from samplemind.connections.resources import Connections
 from samplemind.errors import (
     ConflictError,
@@ -244,6 +245,7 @@ class _Rebuild:
             self._progress(RebuildPhase.SWITCH, self._files)
             await lock_tables(session, first=attempt, wait_ms=wait_ms)
             await switch_tables(session, indexes)
+            note_change(session, GENERATION)
             await session.execute(_FINISH, {"id": self.id})
 
     async def _copy_changes(self, session: AsyncSession, *, limit: int | None) -> int:

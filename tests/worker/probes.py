@@ -16,10 +16,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from samplemind.errors import NotFoundError, StoreUnavailableError
 from samplemind.jobs.cancellation import checkpoint
+from samplemind.log import get_logger
 from tasks.progress import Progress
 from worker import deliveries, periodic, runtime
 from worker.app import app
 from worker.task import Job
+
+_log = get_logger(__name__)
 
 DIRECTORY_VARIABLE = "PROBE_DIRECTORY"
 
@@ -156,6 +159,17 @@ def overrun(name: str) -> None:
     with contextlib.suppress(SoftTimeLimitExceeded):
         time.sleep(60)
     time.sleep(60)
+
+
+@app.task(base=Job, name="probes.in_batch")
+def in_batch(batch_id: str) -> None:
+    """Say something on each of the threads that a job works with."""
+    _log.info("in_the_job")
+    runtime.run(_say_on_loop())
+
+
+async def _say_on_loop() -> None:
+    _log.info("on_the_loop")
 
 
 @app.task(base=Job, name="probes.nothing")

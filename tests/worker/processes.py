@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from samplemind.embedded.binaries import server_binary
 from samplemind.endpoints import Store
 from samplemind.jobs.client import producer
+from samplemind.jobs.envelope import sent_headers
 from samplemind.jobs.periodic import slot_headers, slot_job_id
 from samplemind.jobs.wire import queue_for
 from samplemind.settings import BrokerSettings, Settings
@@ -196,6 +197,15 @@ class Workshop:
         job_id = str(uuid4())
         queue = queue_for(job).value
         self._producer.send_task(job, args=arguments, task_id=job_id, queue=queue)
+        return job_id
+
+    def send_named(self, job: str, **arguments: object) -> str:
+        """Send a job with named arguments, as producers do."""
+        job_id = str(uuid4())
+        queue = queue_for(job).value
+        self._producer.send_task(
+            job, kwargs=arguments, task_id=job_id, queue=queue, headers=sent_headers()
+        )
         return job_id
 
     def send_slot(self, job: str, slot: str) -> None:

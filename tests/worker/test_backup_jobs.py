@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from samplemind.backup.database_backup import DatabaseBackup
+from samplemind.backup.postgres_tools import Server
+from samplemind.backup.wal import drop_slot
 from samplemind.endpoints import Store
 from samplemind.errors import BackupError, NotFoundError
 from samplemind.jobs.payloads import (
     ArchiveWal,
     CreateBackup,
+    CreateBase,
     DrillBackup,
     Payload,
     PruneBackups,
@@ -64,8 +68,32 @@ def test_a_night_backs_up_verifies_and_tidies(run_job: Run, tmp_path: Path) -> N
         run_job(DrillBackup())
 
 
+def test_base_backups_follow_each_other_once_an_archive_was_begun(run_job: Run) -> None:
+    assert run_job(CreateBase()) is None
+    begun = run_job(CreateBackup(kind="physical"))
+    try:
+        found = run_job(CreateBase())
+        assert (found["level"], found["ok"]) == (1, True)
+        entries = DatabaseBackup(settings=get_settings()).list_backups()
+        assert [(each.id, each.manifest_parent) for each in entries] == [
+            (found["id"], begun["id"]),
+            (begun["id"], None),
+        ]
+    finally:
+        url = get_settings().postgres.url
+        assert url is not None
+        drop_slot(Server(url))
+
+
 def test_backups_wait_where_they_delay_nothing_short() -> None:
-    for payload in (CreateBackup, VerifyBackup, VerifyRestored, DrillBackup, PruneBackups):
+    for payload in (
+        CreateBackup,
+        CreateBase,
+        VerifyBackup,
+        VerifyRestored,
+        DrillBackup,
+        PruneBackups,
+    ):
         assert queue_for(payload.job_name) is Queue.MAINTENANCE
     serving = [role.name for role in ROLES.values() if Queue.MAINTENANCE in role.queues]
     assert serving == ["maintenance"]

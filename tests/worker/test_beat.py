@@ -3,10 +3,13 @@
 The trials are seeded; SAMPLEMIND_BEAT_TRIALS sets their number (1 by default, 20 for the record).
 """
 
+import json
 import os
 import random
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from samplemind.jobs.periodic import LEADER_KEY, SLOTS_KEY, TABLE_KEY, slot_key
+from samplemind.jobs.wire import RoleName, heartbeat_key
 from tests.worker.processes import (
     SHORT_LEASES,
     WorkerProcess,
@@ -57,6 +61,23 @@ def leader_of(workshop: Workshop, beats: list[WorkerProcess]) -> WorkerProcess |
         return None
     pid = int(str(token).split(":")[1])
     return next((beat for beat in beats if beat.pid == pid), None)
+
+
+def health_of(workshop: Workshop) -> str:
+    """Return the address that a beat tells in its sign of life."""
+    redis = workshop.broker.client
+    pattern = heartbeat_key(RoleName.BEAT, "*", 0).removesuffix("0") + "*"
+    wait_until(lambda: bool(redis.keys(pattern)), seconds=10, what="the beat leaves a sign of life")
+    [key] = redis.keys(pattern)
+    return str(json.loads(str(redis.get(key)))["address"])
+
+
+def status(address: str, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"{address}{path}", timeout=5) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.mark.parametrize("seed", range(TRIALS))
@@ -132,8 +153,14 @@ def test_a_beat_outlives_its_broker(workshop: Workshop) -> None:
     [beat] = start_beats(workshop, 1)
     redis = workshop.broker.client
     wait_until(lambda: redis.exists(LEADER_KEY) == 1, seconds=30, what="the beat leads")
+    health = health_of(workshop)
+    assert [status(health, path) for path in ("/live", "/ready")] == [200, 200]
     workshop.broker.stop(signal.SIGKILL)
     wait_until(lambda: beat.logged("beat_without_broker"), seconds=20, what="it notices")
+    # A beat that waits for its broker is not to be restarted, but it does not do its work.
+    wait_until(lambda: status(health, "/ready") == 503, seconds=10, what="it is not ready")
+    assert status(health, "/live") == 200
     workshop.broker.start()
     wait_until(lambda: redis.exists(LEADER_KEY) == 1, seconds=30, what="it leads again")
     assert beat.process.poll() is None
+    wait_until(lambda: status(health, "/ready") == 200, seconds=10, what="it is ready again")

@@ -86,7 +86,7 @@ def test_a_job_leaves_one_line_in_the_log(workshop: Workshop) -> None:
         "probes.work",
         "succeeded",
     )
-    assert line["seconds"] >= 0.05
+    assert line["ran_s"] >= 0.05
 
 
 def test_a_worker_leaves_a_sign_of_life_that_lapses(workshop: Workshop) -> None:

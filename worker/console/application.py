@@ -103,7 +103,7 @@ class Console(Flower):
                 "log_function": lambda handler: None,
             },
         )
-        self.settings_of_console: ConsoleSettings = console
+        self.metrics_token = settings.metrics.token
         self.rooms = rooms
         self.accounts = Accounts(console)
         self.sign_ins = SignIns()

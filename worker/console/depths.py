@@ -7,7 +7,7 @@ from typing import Any
 
 from samplemind.connections.resources import Connections
 from samplemind.errors import SampleMindError
-from samplemind.jobs.queues import queue_standings
+from samplemind.jobs.standing import broker_standing
 from samplemind.jobs.wire import Queue
 from worker.console.samples import PACE_S, SAVED_EVERY, Samples
 
@@ -42,8 +42,8 @@ class Depths:
         """Sample for ever."""
         for count in range(1, 2**62):
             try:
-                found = await queue_standings(connections.broker)
-                self.add(time.time(), [queue.waiting for queue in found])
+                found = await broker_standing(connections.broker)
+                self.add(time.time(), [each.messages for each in found.queues])
             except SampleMindError:
                 self.add(time.time(), [None for _ in Queue])
             if count % SAVED_EVERY == 0:

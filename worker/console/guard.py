@@ -250,7 +250,7 @@ class Guarded(BaseHandler):
         return cast("User | None", user)
 
     def _is_let_through(self) -> bool:
-        token = self.application.settings_of_console.metrics_token
+        token = self.application.metrics_token
         given = read_bearer(self.request.headers.get("Authorization", ""))
         if self.takes_token and token is not None and given is not None:
             return hmac.compare_digest(token.get_secret_value().encode(), given.encode())

@@ -15,10 +15,10 @@ from flower.options import default_options
 
 from samplemind.log import get_logger
 from samplemind.settings import Settings
-from worker import schedule_metrics
 from worker.app import app
 from worker.console.access import Accounts
 from worker.console.application import Console, new_cookie_secret
+from worker.metrics import exporter
 from worker.roles import run_directory
 
 _SAVE_MS = 120_000
@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
     app.conf.imports = ()
     console = Console(settings, cookie_secret(settings), capp=app, options=default_options)
     port = console.start_http_server()
-    schedule_metrics.start(settings)
+    exporter.start(settings)
     atexit.register(console.stop)
     signal.signal(signal.SIGTERM, _exit)
     _log.info("console_ready", host=settings.console.host, port=port)

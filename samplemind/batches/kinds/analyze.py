@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from samplemind.batches.chunks import Analyzer, ChunkReport, analyze_chunk
 from samplemind.batches.kind import Kind, Work
+from samplemind.cache.features import AudioFeatureCache
 from samplemind.jobs.payloads import AnalyzeBatch
 
 if TYPE_CHECKING:
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def work(given: Work) -> ChunkReport:
-    """Analyse the files of a chunk; those whose content is known are skipped."""
+    """Analyse the files of a chunk.
+
+    Those whose content their document knows are skipped; of those whose content was analysed as
+    any other file, the features come from the cache.
+    """
     return analyze_chunk(
         given.connections,
         given.chunk.batch_id,
@@ -33,9 +38,11 @@ def _analyzer(given: Work) -> Analyzer:
 
     audio = given.connections.settings.audio
     root, limits = audio.root, audio.limits()
+    features = AudioFeatureCache(given.connections.cached)
+    memory = features.memory(ANALYZER_VERSION, limits, given.run)
 
     def analyze(path: Path, isolated: bool) -> "FileAnalysis":
-        return analyze_file(path, root=root, limits=limits, isolated=isolated)
+        return analyze_file(path, root=root, limits=limits, isolated=isolated, memory=memory)
 
     return Analyzer(
         name=ANALYZER_NAME,

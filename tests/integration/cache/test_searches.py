@@ -1,14 +1,15 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import delete, update
 
-from samplemind.cache.cached import ComputedCache
-from samplemind.cache.features import AudioFeatureCache
+from samplemind.cache.cached import ComputedCache, Policy
 from samplemind.cache.invalidation import (
     INDEX,
     invalidating,
@@ -23,12 +24,18 @@ from samplemind.cache.warming import warm
 from samplemind.connections.resources import Connections
 from samplemind.errors import CommitOutcomeUnknownError, InvalidInputError
 from samplemind.ids import new_id
+from samplemind.models.search_document import SearchDocument
+from samplemind.models.user import User
 from samplemind.repositories.collections import AudioCollectionRepository
 from samplemind.repositories.users import UserRepository
 from samplemind.search.filters import Filters, KeyMatch, Period, Range
+from samplemind.search.fusion import Fusion
 from samplemind.search.indexer import delete_files, drain, index_files
+from samplemind.search.journal import record_changes
+from samplemind.search.nearest import Metric
+from samplemind.search.rebuild import rebuild_index
 from samplemind.search.results import Results
-from tests.library import CONTENT_HASH, add_file, delete_file, unit_vector
+from tests.library import add_file, change_vector, delete_file, unit_vector
 
 ALL = Filters(everything=True)
 
@@ -149,6 +156,108 @@ async def test_a_collection_that_changes_shows_at_once_and_only_to_who_may_see(
     assert (await searches.search_audio_files("kick", filters=stranger)).total == 0
 
 
+async def _publish(connections: Connections, owner_id: UUID, files: Sequence[UUID]) -> None:
+    async with connections.postgres.session() as session:
+        collections = AudioCollectionRepository(session)
+        made = await collections.add(owner_id, "shown to all", is_public=True)
+        await collections.add_files(made.id, files)
+
+
+async def test_a_private_file_leaves_the_searches_of_those_who_cannot_see_it(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    uploader, other = new_id(), new_id()
+    await index_files(connections, [(await add_file("/pack/kick.wav")).id])
+    stranger, another = Filters(), Filters(viewer_id=other)
+    own, operator = Filters(viewer_id=uploader), ALL
+    for view in (stranger, another, own, operator):
+        assert (await searches.search_audio_files("kick", filters=view)).total == 1
+
+    await index_files(connections, [(await add_file("/my/kick.wav", owner_id=uploader)).id])
+
+    before = _computed(connections)
+    for view in (stranger, another):
+        assert (await searches.search_audio_files("kick", filters=view)).total == 1
+    assert _computed(connections) == before
+    for view in (own, operator):
+        assert (await searches.search_audio_files("kick", filters=view)).total == 2
+
+
+async def test_a_published_file_that_changes_shows_to_everybody_at_once(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id, title="old kick")
+    await index_files(connections, [file.id])
+    await _publish(connections, owner.id, [file.id])
+    views = [Filters(), Filters(viewer_id=new_id()), Filters(owner_id=owner.id)]
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"old kick"}
+    await file.set({"revision": 2, "title": "new kick"})
+    await index_files(connections, [file.id])
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"new kick"}
+
+
+async def test_a_file_that_is_published_while_it_is_indexed_is_not_stale_for_anybody(
+    connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id, title="old kick")
+    await index_files(connections, [file.id])
+    await file.set({"revision": 2, "title": "new kick"})
+
+    async def publish_first(session: Any, ids: Any) -> None:
+        await _publish(connections, owner.id, [file.id])
+        assert _titles(await searches.search_audio_files("kick")) == {"old kick"}
+        await record_changes(session, ids)
+
+    monkeypatch.setattr("samplemind.search.indexer.record_changes", publish_first)
+    await index_files(connections, [file.id])
+    assert _titles(await searches.search_audio_files("kick")) == {"new kick"}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_an_account_that_is_deleted_takes_its_collections_out_of_sight_at_once(
+    connections: Connections, searches: CachedSearch, at_once: bool
+) -> None:
+    async with connections.postgres.session() as session:
+        owner = await UserRepository(session).add("ada@example.org")
+    file = await add_file("/pack/kick.wav", owner_id=owner.id)
+    await index_files(connections, [file.id])
+    await _publish(connections, owner.id, [file.id])
+    assert (await searches.search_audio_files("kick")).total == 1
+    assert len(await public_collections(connections)) == 1
+
+    async with connections.postgres.session() as session:
+        if at_once:
+            await session.execute(delete(User).where(User.id == owner.id))
+        else:
+            await session.delete(await UserRepository(session).get(owner.id))
+
+    assert (await searches.search_audio_files("kick")).total == 0
+    assert await public_collections(connections) == []
+
+
+async def test_no_result_is_stale_after_the_index_was_made_anew(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    owner = new_id()
+    file = await add_file("/pack/kick.wav", owner_id=owner, title="dark kick")
+    await index_files(connections, [file.id])
+    drifted = update(SearchDocument).values(title="wrong kick")
+    async with connections.postgres.session() as session:
+        await session.execute(drifted)
+    views = [ALL, Filters(viewer_id=owner), Filters(owner_id=owner, viewer_id=owner)]
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"wrong kick"}
+    await rebuild_index(connections)
+    for view in views:
+        assert _titles(await searches.search_audio_files("kick", filters=view)) == {"dark kick"}
+
+
 async def test_a_refused_search_is_told_and_not_cached(searches: CachedSearch) -> None:
     for _ in range(2):
         with pytest.raises(InvalidInputError):
@@ -220,6 +329,90 @@ async def test_popular_searches_are_warm_after_a_flush(
     assert not (await warm(connections, within_s=0)).in_time
 
 
+async def _ask_all(searches: CachedSearch, file_id: UUID) -> list[object]:
+    """Ask each kind of search once, with wishes where it takes any."""
+    asking = (
+        searches.search_audio_files("kick", owner=None, languages=["samplemind_simple"]),
+        searches.fuzzy_search("kick", filters=ALL, limit=3),
+        searches.similar_files([file_id], filters=ALL, metric=Metric.L2),
+        searches.hybrid_files("kick", [file_id], fusion=Fusion.WEIGHTED, text_weight=0.7),
+    )
+    return [
+        await searches.autocomplete("ki", filters=ALL),
+        (await searches.facets("kick", filters=ALL)).counts,
+        *[(await each).results for each in asking],
+    ]
+
+
+async def test_every_kind_of_search_is_warm_after_a_flush(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    files = [
+        await add_file(f"/pack/kick_{seed}.wav", vector=unit_vector(seed), kind="loop")
+        for seed in range(3)
+    ]
+    await index_files(connections, [file.id for file in files])
+    asked = await _ask_all(searches, files[0].id)
+    assert all(asked[1:])  # words to suggest are gathered later
+    await searches.aclose()
+    await connections.cached.cache.delete_pattern("*")
+
+    report = await warm(connections, within_s=60)
+
+    # Six questions, and what sounds like the file, as everybody sees it.
+    assert (report.known, report.warmed, report.failed) == (7, 7, 0)
+    before = _computed(connections)
+    assert await _ask_all(searches, files[0].id) == asked
+    assert (await searches.similar_files([files[0].id])).total == 2
+    assert _computed(connections) == before
+
+
+async def test_what_will_expire_before_the_next_warming_is_made_anew_while_it_serves(
+    connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await add_file("/pack/kick.wav")
+    await index_files(connections, [file.id])
+    with monkeypatch.context() as patch:
+        patch.setattr("samplemind.cache.searches._POLICY", Policy(ttl=timedelta(minutes=3)))
+        await searches.search_audio_files("kick", filters=ALL)
+    await searches.aclose()
+
+    assert (await warm(connections, within_s=60)).warmed == 1
+    assert (await warm(connections, within_s=60)).fresh == 1
+    assert connections.cached.cache.counts.total["misses"] == 1
+
+
+async def test_a_file_that_not_everybody_sees_is_not_warmed_for_everybody(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    owner = new_id()
+    file = await add_file("/pack/kick.wav", owner_id=owner, vector=unit_vector(1))
+    await index_files(connections, [file.id])
+    await searches.similar_files([file.id], filters=Filters(viewer_id=owner))
+    await searches.aclose()
+    report = await warm(connections, within_s=60)
+    assert (report.known, report.fresh, report.failed) == (2, 1, 1)
+    assert (await warm(connections, within_s=60)).known == 1
+
+
+async def test_a_named_file_that_changes_changes_what_sounds_like_it_among_anothers(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    mine = new_id()
+    named = await add_file("/pack/named.wav", vector=unit_vector(1))
+    files = [
+        await add_file(f"/pack/{seed}.wav", owner_id=mine, vector=unit_vector(seed))
+        for seed in (2, 3)
+    ]
+    await index_files(connections, [named.id, *(file.id for file in files)])
+    view = Filters(owner_id=mine, viewer_id=mine)
+    for seed, file in zip((2, 3), files, strict=True):
+        await change_vector(named, unit_vector(seed))
+        await index_files(connections, [named.id])
+        first = (await searches.similar_files([named.id], filters=view)).results[0]
+        assert (first.id, first.score) == (file.id, pytest.approx(1, abs=1e-3))
+
+
 async def test_popularity_is_bounded_and_keeps_what_is_asked_most(cache: ComputedCache) -> None:
     popularity = Popularity(cache.cache, "test", most=10)
     for number in range(50):
@@ -243,25 +436,6 @@ async def test_popularity_fades(cache: ComputedCache) -> None:
     popularity.count(b"new")
     await popularity.flush()
     assert (await popularity.top(2))[0] == b"new"
-
-
-async def test_features_come_from_the_cache_until_a_new_analysis_lands(
-    connections: Connections,
-) -> None:
-    await connections.documents()
-    features = AudioFeatureCache(connections.cached)
-    assert await features.get(CONTENT_HASH, "1") is None
-    file = await add_file("/pack/kick.wav", vector=unit_vector(1), analyzer_version="1")
-    await features.invalidate([CONTENT_HASH])
-    found = await features.get(CONTENT_HASH, "1")
-    assert found is not None
-    assert found.embedding is not None
-    assert (found.embedding == unit_vector(1)).all()
-    await delete_file(file)
-    again = await features.get(CONTENT_HASH, "1")
-    assert again is not None  # not asked again
-    await features.invalidate([CONTENT_HASH])
-    assert await features.get(CONTENT_HASH, "1") is None
 
 
 async def test_a_report_is_made_once(connections: Connections) -> None:

@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 
 from samplemind.connections.resources import Connections
-from samplemind.settings import ConsoleSettings, Settings
+from samplemind.settings import ConsoleSettings, MetricsSettings, Settings
 from worker.console.application import Console, new_cookie_secret
 from worker.console.server import set_options
 
@@ -89,7 +89,11 @@ def serve(connections: Connections, tmp_path: Any) -> Serve:
         (tmp_path / "run").mkdir(exist_ok=True)
         console_settings = ConsoleSettings.model_validate(settings_of_console)
         settings: Settings = connections.settings.model_copy(
-            update={"home": tmp_path, "console": console_settings}
+            update={
+                "home": tmp_path,
+                "console": console_settings,
+                "metrics": MetricsSettings(token=SecretStr(TOKEN)),
+            }
         )
         set_options(settings)
         default_options.persistent = False
@@ -118,11 +122,10 @@ def serve(connections: Connections, tmp_path: Any) -> Serve:
 
 @pytest.fixture
 async def served(serve: Serve) -> AsyncIterator[Served]:
-    """A console with an operator, a viewer and a scraper's token."""
+    """A console with an operator and a viewer; a scraper has a token."""
     async with serve(
         basic_auth=(SecretStr(ADA),),
         basic_auth_viewers=(SecretStr(VIC),),
-        metrics_token=SecretStr(TOKEN),
     ) as served:
         yield served
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from samplemind.jobs.broker import JobBroker, Message
 from samplemind.jobs.client import Jobs, SyncJobs, producer
 from samplemind.jobs.envelope import (
     SCHEMA_HEADER,
+    SENT_HEADER,
     TRACKED_HEADER,
     Priority,
     encode_body,
@@ -68,7 +70,7 @@ def test_the_envelope_is_the_one_that_kombu_makes(
         task_id="T",
         queue="index",
         priority=3,
-        headers={SCHEMA_HEADER: 1, TRACKED_HEADER: True},
+        headers={SCHEMA_HEADER: 1, TRACKED_HEADER: True, SENT_HEADER: 0.0},
     )
     app.close()
     (theirs,) = map(json.loads, server.lrange(list_key("index", Priority.LOW), 0, -1))
@@ -83,6 +85,8 @@ def test_the_envelope_is_the_one_that_kombu_makes(
         )
     )
 
+    assert abs(ours["headers"][SENT_HEADER] - time.time()) < 5
+    ours["headers"][SENT_HEADER] = 0.0
     assert json.loads(b64decode(ours.pop("body"))) == json.loads(b64decode(theirs.pop("body")))
     for message in (ours, theirs):
         # Who sent it, what logs show of it, and where a reply goes, which nobody waits for.

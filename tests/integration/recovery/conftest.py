@@ -51,7 +51,12 @@ def databases(stack: Settings, tmp_path: Path) -> Iterator[Databases]:
         connection.execute(f"CREATE DATABASE {name}")
     url = parse_database_url(stack.postgres.url).set(database=name, drivername="postgresql")
     settings = stack.model_copy(
-        update={"mongo": stack.mongo.model_copy(update={"database": name}), "home": tmp_path}
+        update={
+            "mongo": stack.mongo.model_copy(update={"database": name}),
+            # Workers of other tests have left their signs of life there.
+            "broker": stack.broker.model_copy(update={"url": None}),
+            "home": tmp_path,
+        }
     ).with_urls({Store.POSTGRES: SecretStr(url.render_as_string(hide_password=False))})
     folder = tmp_path / "store"
     try:

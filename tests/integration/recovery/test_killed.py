@@ -97,8 +97,15 @@ def test_a_restore_that_was_killed_is_repeated_to_the_end(databases: Databases) 
     chance = random.Random(11)
     for _ in range(max(1, TRIALS // 2)):
         kill_after(start(databases, "restore", made.id, copy), chance.uniform(0.1, 1.6))
+        # What is to be replaced stays until all of it can be.
+        if databases.sql("SELECT 1 FROM pg_database WHERE datname = %s", copy):
+            there = databases.sql("SELECT to_regclass('sounds') IS NOT NULL", database=copy)
+            rows = "SELECT count(*) FROM sounds"
+            assert not there[0][0] or databases.sql(rows, database=copy) == [(30_000,)]
     process = start(databases, "restore", made.id, copy)
     assert process.wait(60) == 0
+    beside = "SELECT count(*) FROM pg_database WHERE starts_with(datname, %s)"
+    assert databases.sql(beside, f"{copy[:24]}_") == [(0,)]
     everything = "SELECT count(*), sum(hashtext(s::text)) FROM sounds s"
     assert databases.sql(everything, database=copy) == databases.sql(everything)
 

@@ -102,6 +102,20 @@ def test_a_gap_and_a_moment_beyond_the_archive_are_told_before_anything_is_unpac
     assert not directory.exists()
 
 
+def test_the_archive_goes_on_after_its_server_was_restored(archived: Databases) -> None:
+    archived.backup.archive_wal()
+    [spool] = {path.parent for path in archived.settings.home.rglob("*.partial")}
+    # What a server leaves that was further than the one that took its place.
+    [begun] = spool.glob("*.partial")
+    begun.rename(spool / f"{begun.name[:8]}0000000F00000000.partial")
+    (before,) = archived.backup.coverage()
+    archived.sql("INSERT INTO log VALUES (1, 'x')")
+    archived.backup.archive_wal()
+    (after,) = archived.backup.coverage()
+    assert (after.last_segment or "") > (before.last_segment or "")
+    assert after.missing is None
+
+
 def test_a_directory_with_anything_in_it_is_refused(archived: Databases, place: Path) -> None:
     (place / "mine").write_text("precious")
     with pytest.raises(ConflictError, match="not empty"):

@@ -2,24 +2,29 @@
 
 import base64
 import shutil
+from collections.abc import Callable
 
+import psycopg
 import pytest
+import redis
 
 from samplemind.backup import mongo as mongo_store
-from samplemind.backup.control import Control
+from samplemind.backup.control import Control, Step
 from samplemind.backup.database_backup import BackupConfig, DatabaseBackup
 from samplemind.backup.manifest import BackupKind
 from samplemind.backup.restore import Choice
 from samplemind.backup.verification import Level
 from samplemind.cli.backup_run import parse_target
 from samplemind.errors import (
+    BackupCancelledError,
     BackupCorruptError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
     SecretError,
 )
-from samplemind.settings import BackupSettings
+from samplemind.jobs.wire import heartbeat_key
+from samplemind.settings import BackupSettings, Settings
 from tests.integration.recovery.conftest import Databases
 
 ROWS = (
@@ -83,6 +88,114 @@ def test_dropping_makes_a_safety_backup_from_which_the_dropped_comes_back(
     copy = f"{databases.server.database}_copy"
     databases.backup.restore_backup(safety.id, into=copy)
     assert databases.sql("SELECT DISTINCT title FROM sounds", database=copy) == [("later",)]
+
+
+def test_a_restore_that_fails_or_is_cancelled_has_changed_nothing(databases: Databases) -> None:
+    databases.sql(ROWS)
+    with mongo_store.connect(databases.settings.mongo) as client:
+        source = client[databases.settings.mongo.database]
+        source["x"].insert_many({"_id": n} for n in range(50))
+        made = databases.backup.create_backup()
+        databases.sql("UPDATE sounds SET title = 'later'")
+        source["x"].delete_many({"_id": {"$gte": 10}})
+        named = databases.names()
+        for phase in ("documents", "rows", "indexes and keys", "vector index"):
+            control = Control(tell=_cancelling_at(phase))
+            with pytest.raises(BackupCancelledError):
+                databases.backup.restore_backup(
+                    made.id, choice=Choice(drop=True), safety_backup=False, control=control
+                )
+            assert databases.sql("SELECT DISTINCT title FROM sounds") == [("later",)], phase
+            assert source["x"].count_documents({}) == 10
+            assert source.list_collection_names() == ["x"]
+        largest = max(made.objects, key=lambda record: record.size_bytes)
+        (databases.folder / "data" / made.id / largest.name).write_bytes(b"damaged")
+        with pytest.raises(BackupCorruptError):
+            databases.backup.restore_backup(made.id, choice=Choice(drop=True), safety_backup=False)
+        assert databases.sql("SELECT DISTINCT title FROM sounds") == [("later",)]
+        assert source.list_collection_names() == ["x"]
+    assert databases.names() == named
+    beside = "SELECT count(*) FROM pg_database WHERE datname LIKE current_database() || '%%'"
+    assert databases.sql(beside) == [(1,)]
+
+
+def _cancelling_at(phase: str) -> Callable[[Step], None]:
+    def tell(step: Step) -> None:
+        if step.phase == phase:
+            message = "cancelled by the test"
+            raise BackupCancelledError(message)
+
+    return tell
+
+
+def test_the_switch_ends_sessions_and_leaves_only_what_the_backup_has(
+    databases: Databases,
+) -> None:
+    databases.sql(ROWS)
+    name = databases.settings.mongo.database
+    with mongo_store.connect(databases.settings.mongo) as client:
+        source = client[name]
+        source["x"].insert_one({"_id": 1})
+        source["x"].create_index("n", name="by n")
+        source.create_collection("seen", viewOn="x", pipeline=[])
+        made = databases.backup.create_backup()
+        source["x"].insert_one({"_id": 2})
+        source["y"].insert_one({"_id": 3})
+        source.drop_collection("seen")
+        source["seen"].insert_one({"_id": 4})
+        # What a restore that was killed would leave behind.
+        source[f"{mongo_store.STAGE}dead.x"].insert_one({"_id": 5})
+        databases.sql("CREATE TABLE other (n int)")
+        with databases.server.connect() as user:
+            report = databases.backup.restore_backup(
+                made.id, choice=Choice(drop=True), safety_backup=False
+            )
+            with pytest.raises(psycopg.OperationalError):
+                user.execute("SELECT 1")
+        assert report.database == databases.server.database
+        assert databases.sql("SELECT to_regclass('other'), count(*) FROM sounds") == [(None, 500)]
+        assert sorted(source.list_collection_names()) == ["seen", "system.views", "x"]
+        assert [each["_id"] for each in source["seen"].find()] == [1]
+        assert "by n" in source["x"].index_information()
+
+        # Of a part, only that part is replaced.
+        source["y"].insert_one({"_id": 3})
+        source["x"].insert_one({"_id": 2})
+        databases.backup.restore_backup(
+            made.id, choice=Choice(collections=("x",), drop=True), safety_backup=False
+        )
+        assert [each["_id"] for each in source["x"].find()] == [1]
+        assert source["y"].count_documents({}) == 1
+    with pytest.raises(InvalidInputError, match="cannot take the place of all"):
+        databases.backup.restore_backup(made.id, choice=Choice(tables=("sounds",), drop=True))
+
+
+def test_the_stores_of_running_workers_are_not_replaced_unless_that_is_meant(
+    databases: Databases, stack: Settings
+) -> None:
+    databases.sql(ROWS)
+    made = databases.backup.create_backup()
+    databases.sql("UPDATE sounds SET title = 'later'")
+    url = stack.broker.url
+    assert url is not None
+    settings = databases.settings.model_copy(update={"broker": stack.broker})
+    backup = DatabaseBackup(BackupConfig(backup_dir=databases.folder), settings=settings)
+    signs = [heartbeat_key("console", "host", 1), heartbeat_key("audio", "host", 2)]
+    with redis.Redis.from_url(url.get_secret_value()) as broker:
+        for sign in signs:
+            broker.set(sign, "{}", ex=60)
+        try:
+            with pytest.raises(ConflictError, match=r"workers run .*audio@host"):
+                backup.restore_backup(made.id, choice=Choice(drop=True))
+            assert databases.sql("SELECT DISTINCT title FROM sounds") == [("later",)]
+            assert len(databases.backup.list_backups()) == 1, "no safety backup for nothing"
+            backup.restore_backup(made.id, into=f"{databases.server.database}_copy")
+            backup.restore_backup(
+                made.id, choice=Choice(drop=True), beside_workers=True, safety_backup=False
+            )
+        finally:
+            broker.delete(*signs)
+    assert databases.sql("SELECT count(*) FROM sounds WHERE title LIKE 'kick%%'") == [(500,)]
 
 
 def test_a_deferred_graph_is_missing_at_first_and_built_afterwards(databases: Databases) -> None:

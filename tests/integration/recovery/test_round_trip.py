@@ -1,13 +1,23 @@
 """A database with every kind of thing in it comes back equal, row by row."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
 from bson import Decimal128, Int64
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
+from pydantic import SecretStr
+from pymongo import MongoClient
+from pymongo.database import Database
 
 from samplemind.backup import mongo as mongo_store
+from samplemind.backup.database_backup import BackupConfig, DatabaseBackup
 from samplemind.backup.manifest import BackupKind
 from samplemind.backup.restore import Choice
 from samplemind.backup.verification import Level
+from samplemind.endpoints import Store
 from tests.integration.recovery.conftest import Databases
 
 EVERYTHING = r"""
@@ -167,6 +177,120 @@ def test_documents_come_back_byte_by_byte_with_indexes_views_and_validators(
         assert restored["odd name/%"].find_one() == odd
         assert restored["checked"].index_information() == source["checked"].index_information()
         assert restored["checked"].options() == source["checked"].options()
+
+
+def describe(source: "Database[dict[str, Any]]") -> dict[str, Any]:
+    """Every collection's kind and options, its indexes and its documents as bytes."""
+    found: dict[str, Any] = {}
+    for info in source.list_collections():
+        name = info["name"]
+        if name.startswith("system."):
+            continue
+        raw = source[name].with_options(codec_options=CodecOptions(RawBSONDocument))
+        found[name] = (
+            info["type"],
+            info["options"],
+            [] if info["type"] == "view" else [dict(each) for each in source[name].list_indexes()],
+            [bytes(each.raw) for each in raw.find()],
+        )
+    return found
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_every_kind_of_collection_comes_back_with_its_options(
+    databases: Databases, drop: bool
+) -> None:
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    with mongo_store.connect(databases.settings.mongo) as client:
+        source = client[databases.settings.mongo.database]
+        source.create_collection("capped", capped=True, size=8192, max=20)
+        source["capped"].insert_many({"_id": n} for n in range(50))
+        source.create_collection("sorted", collation={"locale": "de", "strength": 1})
+        source["sorted"].insert_many({"_id": n, "s": word} for n, word in enumerate("aÄbB"))
+        source["sorted"].create_index(
+            "s", unique=False, partialFilterExpression={"_id": {"$gt": 0}}, name="part"
+        )
+        source["passing"].insert_one({"_id": 1, "at": at})
+        source["passing"].create_index("at", expireAfterSeconds=10**9, name="ttl")
+        source.create_collection("checked", validator={"n": {"$gt": 0}}, validationAction="warn")
+        source["checked"].insert_one({"n": -1})
+        source.create_collection("clustered", clusteredIndex={"key": {"_id": 1}, "unique": True})
+        source["clustered"].insert_many({"_id": n} for n in (3, 1, 2))
+        source.create_collection(
+            "measured",
+            timeseries={"timeField": "at", "metaField": "of", "granularity": "minutes"},
+            expireAfterSeconds=10**9,
+        )
+        source["measured"].insert_many(
+            {"at": at + timedelta(seconds=7 * n), "of": n % 3, "n": n} for n in range(500)
+        )
+        source["measured"].create_index([("of", 1), ("at", -1)], name="mine")
+        source.create_collection("seen", viewOn="measured", pipeline=[{"$match": {"of": 1}}])
+        source.create_collection("seen_twice", viewOn="seen", pipeline=[{"$limit": 5}])
+        expected = describe(source)
+        made = databases.backup.create_backup()
+        name = databases.settings.mongo.database if drop else f"{databases.server.database}_copy"
+        if drop:
+            source["measured"].insert_one({"at": at, "of": 1, "n": -1})
+            source["capped"].insert_one({"_id": 77})
+
+        databases.backup.restore_backup(
+            made.id,
+            into=None if drop else name,
+            choice=Choice(drop=drop),
+            safety_backup=False,
+        )
+
+        assert describe(client[name]) == expected
+        assert client[name]["seen_twice"].count_documents({}) == 5
+    assert databases.backup.verify_backup(made.id, level=Level.RESTORED).problems == ()
+
+
+def test_users_and_roles_of_the_database_come_back_with_their_passwords(
+    databases: Databases,
+) -> None:
+    settings = databases.settings
+    name = settings.mongo.database
+    with mongo_store.connect(settings.mongo) as client:
+        client[name]["x"].insert_one({"_id": 1})
+        privileges = [{"resource": {"db": name, "collection": "x"}, "actions": ["find"]}]
+        client[name].command("createRole", "reader", privileges=privileges, roles=[])
+        client[name].command("createUser", "ada", pwd="of ada", roles=["reader"])
+        client[name].command("createUser", "eve", pwd="of eve", roles=["read"])
+        try:
+            made = databases.backup.create_backup()
+            assert made.remarks == ()
+            client[name].command("dropUser", "ada")
+            client[name].command("dropRole", "reader")
+            client[name].command("updateUser", "eve", pwd="changed")
+
+            report = databases.backup.restore_backup(
+                made.id, choice=Choice(drop=True), safety_backup=False
+            )
+
+            assert report.users_created == [f"{name}.ada"]
+            for user, password in (("ada", "of ada"), ("eve", "changed")):
+                login = {"username": user, "password": password, "authSource": name}
+                host, port = client.address or ("", 0)
+                with MongoClient(host, port, directConnection=True, **login) as other:
+                    assert other[name]["x"].find_one() == {"_id": 1}
+            assert [n for n in client.admin.list_collection_names() if "samplemind" in n] == []
+
+            # An account that may not read them makes a backup that says so.
+            client.admin.command(
+                "createUser", name, pwd="p", roles=[{"role": "readWrite", "db": name}]
+            )
+            url = f"mongodb://{name}:p@{host}:{port}/?authSource=admin&directConnection=true"
+            less = settings.with_urls({Store.MONGO: SecretStr(url)})
+            backup = DatabaseBackup(BackupConfig(backup_dir=databases.folder), settings=less)
+            made = backup.create_backup()
+            assert "users and roles are not in it" in made.remarks[0]
+            assert made.mongo is not None
+            assert made.mongo.accounts_object is None
+        finally:
+            client[name].command("dropAllUsersFromDatabase")
+            client[name].command("dropAllRolesFromDatabase")
+            client.admin["system.users"].delete_one({"_id": f"admin.{name}"})
 
 
 @pytest.mark.parametrize("level", [Level.DECODED, Level.RESTORED])

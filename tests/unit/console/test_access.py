@@ -53,7 +53,6 @@ def test_nobody_is_asked_where_nobody_is_named() -> None:
         ({"oauth_provider": "github"}, "oauth_key"),
         ({"oauth_operators": "*@example.org"}, "e-mail"),
         ({"cookie_secret": "short"}, "32 characters"),
-        ({"metrics_token": "short"}, "32 characters"),
     ],
 )
 def test_access_that_is_half_set_is_refused_with_the_mend(

@@ -9,6 +9,7 @@ from samplemind.cli.doctor import Source, effective_settings
 from samplemind.embedded.checks import (
     Verdict,
     check_broker,
+    check_broker_memory,
     check_clock,
     check_disk,
     check_extensions,
@@ -53,6 +54,23 @@ def test_a_broker_that_may_evict_or_is_shared_with_the_cache_is_a_warning(
 
 def test_a_broker_is_judged_without_a_cache_too():
     assert check_broker(_redis("noeviction", "a"), None).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "max_mib", "verdict", "said"),
+    [
+        (79, 100, Verdict.OK, "79% full: 79 of 100 MiB"),
+        (80, 100, Verdict.WARN, "80% full: 80 of 100 MiB"),
+        (100, 100, Verdict.FAIL, "100% full: 100 of 100 MiB"),
+        (900, 0, Verdict.OK, "900 MiB, no bound of its own"),
+    ],
+    ids=["room", "little", "full", "unbounded"],
+)
+def test_a_broker_that_is_nearly_full_is_told(used_mib, max_mib, verdict, said):
+    report = StoreReport("Redis 8", _NOW, used_bytes=used_mib << 20, max_bytes=max_mib << 20)
+    finding = check_broker_memory(report)
+    assert (finding.verdict, finding.message) == (verdict, said)
+    assert (finding.mend is None) == (verdict is Verdict.OK)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """What backups decide and parse without any server."""
 
+import dataclasses
 import io
 import itertools
 import struct
 import tarfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from bson import encode
@@ -12,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from samplemind.backup.catalog import CatalogEntry, HistoryEvent
+from samplemind.backup.chains import choose_footing, find_chain, usable_chains
 from samplemind.backup.control import Control, Step
 from samplemind.backup.logical import plan_segments
+from samplemind.backup.manifest import BackupKind, Manifest, PhysicalRecord, PostgresRecord
 from samplemind.backup.mongo import DocumentDigest, split_documents
-from samplemind.backup.physical import ManifestTap
+from samplemind.backup.physical import BaseFacts, ManifestTap
 from samplemind.backup.postgres_tools import Server, find_tools
 from samplemind.backup.proof import count_binary_rows, count_text_rows
 from samplemind.backup.relations import Table
@@ -195,3 +199,73 @@ def test_programs_that_are_too_old_are_told_with_what_to_install() -> None:
     with pytest.raises(MissingToolError, match="install postgresql-client-99"):
         find_tools(99)
     assert find_tools(18).major >= 18
+
+
+def _facts(**changes: object) -> BaseFacts:
+    facts = BaseFacts("18.6", 18, "7", 1, "0/9000000", SEGMENT, 0, True, "0/1000000")
+    return dataclasses.replace(facts, **changes)  # type: ignore[arg-type]
+
+
+def _base(number: int, *, good: bool = True, parent: int | None = None) -> CatalogEntry:
+    at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=number)
+    manifest = Manifest(
+        id=f"b{number}",
+        kind=BackupKind.PHYSICAL if parent is None else BackupKind.INCREMENTAL,
+        cluster="c",
+        parent=None if parent is None else f"b{parent}",
+        started_at=at,
+        finished_at=at + timedelta(hours=1),
+        samplemind_version="0",
+        postgres=PostgresRecord(
+            database="c", server_version="18.6", tool_version="18", system_identifier="7",
+            lsn=f"0/{number + 2}000000", taken_at=at,
+        ),
+        physical=PhysicalRecord(
+            base_object="b", manifest_object="m", timeline=1, start_lsn=f"0/{number + 1}000000",
+            end_lsn=f"0/{number + 2}000000",
+            first_wal=WalSegment(1, number + 1).file_name(SEGMENT), segment_bytes=SEGMENT,
+        ),
+    )  # fmt: skip
+    failed = HistoryEvent(backup_id=manifest.id, level=1, at=at, ok=False)
+    return CatalogEntry(manifest.id, manifest, None, at, () if good else (failed,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"major": 16}, "PostgreSQL 16 makes no incremental backups: 17 is the first"),
+        ({"summarizes": False}, "summarize_wal = on"),
+        ({"summarized_since": None}, "no summaries of all its WAL since b2"),
+        ({"summarized_since": "0/3000001"}, "no summaries of all its WAL since b2"),
+        ({"system_identifier": "8"}, "no good base backup of this server"),
+        ({"timeline": 2}, "no good base backup of this server"),
+        ({"server_version": "19.1"}, "no good base backup of this server"),
+    ],
+)
+def test_an_incremental_is_refused_with_the_reason(changes: dict[str, object], why: str) -> None:
+    entries = [_base(2, parent=1), _base(1)]
+    assert choose_footing(entries, _facts(), 6).parent == entries[0].manifest
+    footing = choose_footing(entries, _facts(**changes), 6)
+    assert footing.parent is None
+    assert why in (footing.refusal or "")
+
+
+def test_an_incremental_stands_on_the_newest_chain_that_is_whole_and_short_enough() -> None:
+    entries = [_base(4, parent=3), _base(3, parent=2, good=False), _base(2, parent=1), _base(1)]
+    footing = choose_footing(entries, _facts(), 6)
+    assert footing.parent is not None
+    assert footing.parent.id == "b2"
+    assert "1 incrementals: a new one begins" in (
+        choose_footing(entries, _facts(), 1).refusal or ""
+    )
+    assert [[each.id for each in chain] for chain in usable_chains(entries)] == [
+        ["b1", "b2"],
+        ["b1"],
+    ]
+    for broken, why in (
+        ([_base(4, parent=3)], "b4 stands on b3, which is missing"),
+        ([_base(4, parent=4)], "b4 stands on itself"),
+        (entries, "b4 stands on b3, which failed"),
+    ):
+        with pytest.raises(BackupError, match=why):
+            find_chain("b4", broken)

@@ -9,7 +9,7 @@ from samplemind.backup.catalog import Catalog, CatalogEntry
 from samplemind.backup.keys import load_keyring
 from samplemind.connections.resources import Connections
 from samplemind.embedded.services import Service, list_processes, list_stores
-from samplemind.jobs.queues import QueueStanding, queue_standings
+from samplemind.jobs.standing import BrokerStanding, broker_standing
 from samplemind.maintenance.watchdog import (
     PROBLEMS,
     JobStanding,
@@ -44,7 +44,7 @@ class OverviewPage(Page):
         return {
             "stores": Panel(lambda: asyncio.to_thread(list_stores, settings), fresh_s=4),
             "processes": Panel(lambda: asyncio.to_thread(list_processes, settings), fresh_s=4),
-            "queues": Panel(lambda: queue_standings(connections.broker)),
+            "queues": Panel(lambda: broker_standing(connections.broker)),
             "schedule": Panel(lambda: schedule_standing(connections, datetime.now(UTC)), fresh_s=4),
             "lag": Panel(lambda: index_lag(connections.broker)),
             "letters": Panel(lambda: _count_letters(connections), fresh_s=4),
@@ -145,17 +145,17 @@ def _judge_backup(found: CatalogEntry | None) -> list[Problem]:
     return [Problem("danger", text, "`samplemind backup create`", "/backups")]
 
 
-def _judge_queues(found: Sequence[QueueStanding]) -> list[Problem]:
+def _judge_queues(found: BrokerStanding) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"{queue.name}: {wording.number(queue.waiting)} messages wait, the oldest for "
-            f"{wording.duration(queue.oldest_s)}",
+            f"{each.queue.value}: {wording.number(each.messages)} messages wait, the oldest for "
+            f"{wording.duration(each.oldest_s)}",
             "start more workers of that queue, or look at what they do",
             "/workers",
         )
-        for queue in found
-        if queue.oldest_s is not None and queue.oldest_s > _LATE_MESSAGE_S
+        for each in found.queues
+        if each.oldest_s > _LATE_MESSAGE_S
     ]
 
 

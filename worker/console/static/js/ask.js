@@ -60,6 +60,7 @@
     if (!box.hidden) { add(form, "reason", reason.value); }
     form.querySelectorAll("button").forEach(function (button) { button.disabled = true; });
     asked = null;
-    form.submit();
+    // A field that is named submit would stand in the way.
+    HTMLFormElement.prototype.submit.call(form);
   });
 }());

@@ -1,0 +1,32 @@
+"""What a job's message says of itself beside its payload."""
+
+import time
+from typing import TYPE_CHECKING
+
+from samplemind.jobs.envelope import SENT_HEADER
+from worker import deliveries
+
+if TYPE_CHECKING:
+    from worker.task import Job
+
+
+def header(job: "Job", name: str) -> str | None:
+    """Return a header of the running job's message; none where it has none."""
+    # Celery spreads what is not its own over the request; a retry carries it in `headers`.
+    value = getattr(job.request, name, None) or (job.request.headers or {}).get(name)
+    return str(value) if value else None
+
+
+def waited_s(job: "Job") -> float | None:
+    """Return how many seconds the job waited for its first start, by this machine's clock.
+
+    None where its producer did not say when it was sent, or where it was started before: the time
+    of the run that was lost is no waiting.
+    """
+    sent = header(job, SENT_HEADER)
+    if sent is None or deliveries.was_redelivered(job.request.delivery_info):
+        return None
+    try:
+        return max(0.0, time.time() - float(sent))
+    except ValueError:
+        return None
