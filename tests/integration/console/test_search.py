@@ -2,6 +2,7 @@
 
 import pytest
 
+from samplemind.cache.searches import CachedSearch
 from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.jobs.client import Jobs
@@ -41,7 +42,9 @@ async def test_every_kind_of_search_tells_its_statements_and_their_plans(
 async def test_a_trial_is_neither_cached_nor_counted(connections: Connections) -> None:
     await add_library(connections)
     await try_search(connections, Question(TrialKind.WORDS, query="kick"))
-    assert await connections.cache.dbsize() == 0
+    assert await connections.cached.cache.count_pattern("*") == 0
+    async with CachedSearch(connections) as searches:
+        assert await searches.popular() == ()
 
 
 @pytest.mark.parametrize(

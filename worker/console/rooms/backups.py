@@ -86,10 +86,10 @@ class BackupsPage(Page):
         settings = self.connections.settings
         return {
             "survey": Panel(
-                partial(_survey, settings), fresh_s=15, patience_s=1.5, timeout_s=30, mend=_STORE
+                partial(_survey, settings), fresh_s=30, patience_s=1.5, timeout_s=30, mend=_STORE
             ),
             "lag": Panel(partial(_lag, settings), fresh_s=5),
-            "jobs": Panel(partial(_jobs, settings), fresh_s=1),
+            "jobs": Panel(partial(_jobs, settings), fresh_s=3),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:

@@ -52,7 +52,7 @@ class DatabasePage(Page):
             "report": Panel(
                 partial(health_report, settings), fresh_s=120, timeout_s=90, mend=_MEND
             ),
-            "jobs": Panel(partial(_jobs, settings), fresh_s=1),
+            "jobs": Panel(partial(_jobs, settings), fresh_s=3),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:

@@ -117,24 +117,32 @@ def _judge_schedule(found: ScheduleStanding) -> list[Problem]:
             f"{job.name} is {wording.words(job.standing.value)}"
             + (f": {job.last_error}" if job.last_error else ""),
             f"`samplemind schedule run {job.name}`",
+            f"/schedule/{job.name}",
         )
         for job in found.problems
     ]
     if not found.beat_leads:
         problems.append(
-            Problem("danger", "No beat leads: nothing periodic is sent", "start the role beat")
+            Problem(
+                "danger",
+                "No beat leads: nothing periodic is sent",
+                "start the role beat",
+                "/schedule",
+            )
         )
     return problems
 
 
 def _judge_backup(found: CatalogEntry | None) -> list[Problem]:
     if found is None:
-        return [Problem("warning", "There is no good backup", "`samplemind backup create`")]
+        mend = "`samplemind backup create`"
+        return [Problem("warning", "There is no good backup", mend, "/backups")]
     age = datetime.now(UTC) - found.started_at
     if age <= _OLD_BACKUP:
         return []
     old = wording.duration(age.total_seconds())
-    return [Problem("danger", f"The newest backup is {old} old", "`samplemind backup create`")]
+    text = f"The newest backup is {old} old"
+    return [Problem("danger", text, "`samplemind backup create`", "/backups")]
 
 
 def _judge_queues(found: BrokerStanding) -> list[Problem]:
@@ -162,7 +170,7 @@ def _judge_lag(found: IndexLag) -> list[Problem]:
     if found.oldest_s <= _LATE_INDEX_S:
         return []
     text = f"The index is {wording.duration(found.oldest_s)} behind ({found.waiting} files)"
-    return [Problem("warning", text, "`samplemind index reconcile`")]
+    return [Problem("warning", text, "`samplemind index reconcile`", "/search")]
 
 
 async def _count_letters(connections: Connections) -> int:

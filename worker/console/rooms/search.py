@@ -13,6 +13,7 @@ from samplemind.maintenance.plans import Plan, PlanNode
 from samplemind.models.periodic_run import PeriodicRun
 from samplemind.repositories.periodic_runs import PeriodicRunRepository
 from samplemind.search.configuration import outdated_words
+from samplemind.search.dirty import index_lag
 from samplemind.search.filter_text import parse_filters
 from samplemind.search.optimizer import SearchOptimizer, SearchStats
 from samplemind.search.trial import Question, Trial, TrialKind, try_search
@@ -82,9 +83,9 @@ class SearchPage(Page):
         """Read the index's state; search, where something is asked."""
         connections, asked = self.connections, self._asked()
         panels = {
-            "stats": Panel(
-                partial(SearchOptimizer(connections).get_search_stats), fresh_s=4, timeout_s=10
-            ),
+            "lag": Panel(partial(index_lag, connections.broker)),
+            # It counts rows, of which there may be millions.
+            "stats": Panel(SearchOptimizer(connections).get_search_stats, fresh_s=20, timeout_s=20),
             "reconciled": Panel(partial(_reconciled, connections), fresh_s=4),
         }
         if asked.asks:
