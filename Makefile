@@ -40,6 +40,7 @@ demo: setup  ## Start everything, ingest a small pack, show searches (ARGS="--on
 	@$(BIN)/samplemind demo $(ARGS)
 
 test: setup-dev  ## Run the tests (ARGS="-k name" chooses, JOBS=0 runs them in one process)
+	@tests/tools
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: lint types imports test  ## What CI runs: lint, types, imports, tests

@@ -33,7 +33,10 @@ AREAS = (
     "maintenance",
     "backup",
     "observing",
+    "console",
 )
+
+_OWN_OPTIONS = {"search": ("files", "home"), "console": ("soak",)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,12 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--home", type=Path, help="keep the searched library here, and use it again"
     )
+    parser.add_argument(
+        "--soak", action="store_true", help="tell the console of events for ten minutes"
+    )
     parser.add_argument("areas", nargs="*", default=list(AREAS), help=f"of {', '.join(AREAS)}")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     for area in options.areas:
-        sized = {"files": options.files, "home": options.home} if area == "search" else {}
-        rows += importlib.import_module(f"benchmarks.{area}").rows(quick=options.quick, **sized)
+        own = _OWN_OPTIONS.get(area, ())
+        chosen = {name: getattr(options, name) for name in own}
+        rows += importlib.import_module(f"benchmarks.{area}").rows(quick=options.quick, **chosen)
     _print(rows)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")

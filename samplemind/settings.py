@@ -431,9 +431,6 @@ class ConsoleSettings(_Group):
         None,
         description="32 characters or more that sign cookies; none: made once, kept in the home",
     )
-    metrics_token: SecretStr | None = Field(
-        None, description="token that /metrics and /healthcheck of the console take from a scraper"
-    )
     behind_proxy: bool = Field(
         False, description="a proxy is in front that sets X-Real-IP and X-Scheme, and is trusted"
     )
@@ -480,14 +477,11 @@ class ConsoleSettings(_Group):
         return self
 
     @model_validator(mode="after")
-    def _secrets_are_long(self) -> "ConsoleSettings":
-        for name, secret in (
-            ("cookie_secret", self.cookie_secret),
-            ("metrics_token", self.metrics_token),
-        ):
-            if secret is not None and len(secret.get_secret_value()) < _LEAST_SECRET:
-                message = f"console.{name} needs at least {_LEAST_SECRET} characters"
-                raise ValueError(message)
+    def _cookie_secret_is_long(self) -> "ConsoleSettings":
+        secret = self.cookie_secret
+        if secret is not None and len(secret.get_secret_value()) < _LEAST_SECRET:
+            message = f"console.cookie_secret needs at least {_LEAST_SECRET} characters"
+            raise ValueError(message)
         return self
 
 

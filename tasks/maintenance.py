@@ -8,11 +8,12 @@ from samplemind.jobs.payloads import (
     ReindexBloated,
     SnapshotStatements,
     VacuumDue,
+    VacuumTables,
     WatchSchedule,
 )
 from samplemind.maintenance.partitions import maintain_partitions
 from samplemind.maintenance.statements import snapshot_statements
-from samplemind.maintenance.vacuum import analyze_tables, reindex_bloated, vacuum_due
+from samplemind.maintenance.vacuum import analyze_tables, reindex_bloated, vacuum_due, vacuum_tables
 from samplemind.maintenance.watchdog import watch
 from worker.app import app
 from worker.runtime import connections, run
@@ -39,6 +40,13 @@ def analyze(**payload: Any) -> dict[str, Any]:
     """Renew the planner's statistics of tables that were loaded in bulk."""
     tables = AnalyzeTables.model_validate(payload).tables
     return run(analyze_tables(connections().settings, tables)).figures()
+
+
+@app.task(base=Job, name=VacuumTables.job_name, ignore_result=False, **_NIGHT)
+def vacuum_named(**payload: Any) -> dict[str, Any]:
+    """VACUUM and ANALYZE the tables that somebody asked for."""
+    tables = VacuumTables.model_validate(payload).tables
+    return run(vacuum_tables(connections().settings, tables)).figures()
 
 
 @app.task(base=Job, name=SnapshotStatements.job_name)

@@ -52,7 +52,7 @@ def index_dirty() -> None:
 
 
 @app.task(base=Job, name=ReconcileIndex.job_name)
-def reconcile_index() -> dict[str, int]:
+def reconcile_index() -> dict[str, Any]:
     """Mark what differs between the library and the index, then write it."""
     drift = run(reconcile(connections()))
     if drift.total:

@@ -98,11 +98,11 @@ async def connections(migrated: Settings) -> "AsyncIterator[Connections]":
     from samplemind.connections.resources import Connections
 
     async with Connections(migrated) as opened:
-        await _empty(opened)
+        await empty_stores(opened)
         yield opened
 
 
-async def _empty(connections: "Connections") -> None:
+async def empty_stores(connections: "Connections") -> None:
     from sqlalchemy import text
 
     async with connections.postgres.session() as session:

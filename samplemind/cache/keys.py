@@ -51,6 +51,10 @@ class Keys:
         """Return where the value of that key lies; `key` builds one from parts."""
         return self._value + key
 
+    def shown(self, stored: str) -> str:
+        """Return the key of a value that lies there: the inverse of `value`."""
+        return stored.removeprefix(self._value)
+
     def tag(self, tag: str) -> str:
         """Return where the tag's version lies."""
         return f"{self.namespace}t:{tag}"

@@ -71,6 +71,23 @@ class Popularity:
         )
         return list(found)
 
+    async def top_counts(self, number: int) -> list[tuple[bytes, float]]:
+        """Return the most counted with their counts of now, most first."""
+
+        async def send() -> tuple[list[tuple[bytes, float]], bytes | None]:
+            pipeline = self._cache.redis.pipeline(transaction=False)
+            pipeline.zrange(self._counts, 0, number - 1, desc=True, withscores=True)
+            pipeline.get(self._since)
+            found, since = await pipeline.execute()
+            return found, since
+
+        found, since = await self._cache.ask(send, ([], None))
+        if since is None:
+            return []
+        # What was added lately weighs more; counts of now are the sums at the present scale.
+        scale = 2 ** ((time.time() - float(since)) / _HALF_LIFE.total_seconds())
+        return [(member, score / scale) for member, score in found]
+
     async def forget(self, member: bytes) -> None:
         """Take a member out."""
         await self._cache.ask(lambda: self._cache.redis.zrem(self._counts, member), 0)

@@ -53,6 +53,7 @@ _LONGEST = timedelta(days=30)
 _POOL_WAIT_S = 1.0
 _SCAN = 500
 _STATS_SCAN_KEYS = 200_000
+_HOT_SAMPLE = 5000
 _MISSING: Any = object()
 
 _log = get_logger(__name__)
@@ -87,6 +88,22 @@ class CacheStats:
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as JSON has them."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class HotKey:
+    """A value that is asked for often.
+
+    Attributes:
+        key: as `keys.key` built it.
+        frequency: Redis's logarithmic counter, 0 to 255, which decays by the minute.
+        ttl_s: seconds that it has left; none: it does not expire.
+    """
+
+    key: str
+    frequency: int
+    size_bytes: int
+    ttl_s: float | None
 
 
 class RedisCache:
@@ -254,8 +271,12 @@ class RedisCache:
             found.update(batch)
         return len(found)
 
-    async def get_stats(self) -> CacheStats:
-        """Return the figures of the cache; reads the names of at most 200,000 keys."""
+    async def get_stats(self, *, with_keys: bool = True) -> CacheStats:
+        """Return the figures of the cache.
+
+        Args:
+            with_keys: count them by prefix, which reads the names of at most 200,000.
+        """
         await self.flush_counts()
         total = {
             name.decode(): int(number)
@@ -278,7 +299,7 @@ class RedisCache:
             memory_limit_bytes=info.get("maxmemory"),
             evictions=info.get("evicted_keys"),
             expirations=info.get("expired_keys"),
-            keys=await self._keys_by_prefix(),
+            keys=await self._keys_by_prefix() if with_keys else {},
             counted=total,
         )
 
@@ -296,6 +317,36 @@ class RedisCache:
     ) -> Any:
         """Run a script on the shared connection; return its answer, or none without one."""
         return await self._on_lane(lambda: self.lane.run(script, keys, *words), again=again)
+
+    async def hot_keys(self, *, limit: int = 20) -> tuple[HotKey, ...]:
+        """Return the keys that are asked for most, of a sample of some thousand.
+
+        None where the server does not count it: that takes an LFU policy (`maxmemory-policy`).
+        """
+        sample = [name async for batch in self._sampled() for name in batch]
+        if not sample:
+            return ()
+
+        async def send() -> list[Any]:
+            pipeline = self.redis.pipeline(transaction=False)
+            for stored in sample:
+                pipeline.object("FREQ", stored)
+                pipeline.memory_usage(stored)
+                pipeline.pttl(stored)
+            # A key may expire meanwhile: its answer is an error or none, and it is left out.
+            return list(await pipeline.execute(raise_on_error=False))
+
+        answers: list[Any] = await self.ask(send, [])
+        if not answers:
+            return ()
+        found = [
+            HotKey(self.keys.shown(stored), frequency, size, None if ttl < 0 else ttl / 1000)
+            for stored, frequency, size, ttl in zip(
+                sample, answers[::3], answers[1::3], answers[2::3], strict=True
+            )
+            if isinstance(frequency, int) and isinstance(size, int) and isinstance(ttl, int)
+        ]
+        return tuple(sorted(found, key=lambda each: -each.frequency)[:limit])
 
     async def ask(
         self,
@@ -446,6 +497,14 @@ class RedisCache:
             if names:
                 yield [each.decode(errors="surrogateescape") for each in names]
             if not cursor:
+                return
+
+    async def _sampled(self) -> AsyncIterator[list[str]]:
+        taken = 0
+        async for batch in self._matching("*"):
+            yield batch[: _HOT_SAMPLE - taken]
+            taken += len(batch)
+            if taken >= _HOT_SAMPLE:
                 return
 
     async def _keys_by_prefix(self) -> dict[str, int]:

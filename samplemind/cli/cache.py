@@ -4,6 +4,7 @@ import dataclasses
 
 import click
 
+from samplemind.cache.searches import CachedSearch
 from samplemind.cache.warming import TOP, warm
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
@@ -35,6 +36,39 @@ def stats(as_json: bool) -> None:
     if not found.available:
         message = "the cache's Redis does not answer; everything works without it, more slowly"
         raise StoreUnavailableError(message)
+
+
+@cache.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@json_option
+def hot(limit: int, as_json: bool) -> None:
+    """Show what is searched for most, and the keys that are asked for most of a sample.
+
+    Example: samplemind cache hot --limit 10
+    """
+
+    async def work(connections: Connections) -> dict[str, list[dict[str, object]]]:
+        redis_cache = connections.cached.cache
+        await redis_cache.require()
+        searches = await CachedSearch(connections).popular(limit)
+        keys = await redis_cache.hot_keys(limit=limit)
+        return {
+            "searches": [dataclasses.asdict(each) for each in searches],
+            "keys": [dataclasses.asdict(each) for each in keys],
+        }
+
+    found = with_connections(work)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("searched for", "times, halved every 6 h"),
+        ((each["query"], each["count"]) for each in found["searches"]),
+    )
+    print_table(
+        ("key", "frequency", "bytes", "seconds left"),
+        (tuple(each.values()) for each in found["keys"]),
+    )
 
 
 @cache.command("warm")

@@ -16,6 +16,7 @@ from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError
 from samplemind.maintenance import report_pages
+from samplemind.maintenance.activity import activity
 from samplemind.maintenance.bloat import BloatReport
 from samplemind.maintenance.query_optimizer import QueryOptimizer, QueryReport
 from samplemind.maintenance.report import HealthReport, health_report
@@ -254,6 +255,46 @@ def bloat(as_json: bool) -> None:
         ),
     )
     console.print(f"{found.transactions_left:,} transactions until wraparound")
+
+
+@db.command(name="activity")
+@json_option
+def show_activity(as_json: bool) -> None:
+    """Who is connected, who waits for whose lock, what is open for long, which upkeep runs.
+
+    Example: samplemind db activity
+    """
+    found = _run(activity)
+    if as_json:
+        print_json(asdict(found))
+        return
+    states = ", ".join(f"{count} {state}" for state, count in found.connections.items())
+    console.print(
+        f"{found.connected} of {found.most_connections} connections ({states}); "
+        f"{len(found.waiting)} wait for a lock, {len(found.long)} transactions are old",
+        markup=False,
+    )
+    print_table(
+        ["process", "application", "state", "transaction s", "waits s", "for", "held by"],
+        (
+            (
+                each.pid,
+                each.application,
+                each.state,
+                f"{each.transaction_s:.1f}",
+                None if each.waiting_s is None else f"{each.waiting_s:.1f}",
+                each.relation,
+                ", ".join(map(str, each.blockers)) or None,
+            )
+            for each in found.sessions
+        ),
+    )
+    for upkeep in found.upkeep:
+        console.print(
+            f"{upkeep.command} {upkeep.table}: {upkeep.phase}, {upkeep.done} of {upkeep.total} "
+            "blocks",
+            markup=False,
+        )
 
 
 @db.command()

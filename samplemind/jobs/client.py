@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from samplemind.batches.feeding import HandedOut
     from samplemind.connections.resources import Connections
     from samplemind.jobs.broker import JobBroker, Message
+    from samplemind.jobs.periodic import Periodic
     from samplemind.settings import Settings
 
 _PUBLISH_ATTEMPTS = 4
@@ -57,6 +58,7 @@ _FIRST_LOOK_S = 0.02
 _LAST_LOOK_S = 0.5
 _KEY_LENGTH = 500
 _JOBS_IN_MEMORY = 5_000
+_LOOK_BACK = 5_000
 _DAY = timedelta(seconds=ENDED_LIFE_S)
 
 
@@ -218,7 +220,7 @@ class SyncJobs:
         """Return the jobs that were first seen last, in these states; none: in any."""
         return self._open().newest(limit=limit, states=frozenset(states))
 
-    def newest_of(self, prefix: str, *, limit: int, look_back: int = 10_000) -> list[JobStatus]:
+    def newest_of(self, prefix: str, *, limit: int, look_back: int = _LOOK_BACK) -> list[JobStatus]:
         """Return the jobs whose name begins so, of the last `look_back`, the last seen first."""
         return self._open().newest_of(prefix, limit=limit, look_back=look_back)
 
@@ -320,7 +322,7 @@ class Jobs:
         return await asyncio.to_thread(self._sync.cancel, job_id)
 
     async def newest_of(
-        self, prefix: str, *, limit: int, look_back: int = 10_000
+        self, prefix: str, *, limit: int, look_back: int = _LOOK_BACK
     ) -> list[JobStatus]:
         """Do as `SyncJobs.newest_of`."""
         return await asyncio.to_thread(
@@ -538,6 +540,31 @@ async def feed_batch(connections: "Connections", batch_id: UUID) -> None:
     owner_id = (await BatchJobRepository().get(batch_id)).owner_id
     with producer(connections.settings) as app:
         await feed(connections, owner_id, partial(publish_chunks, app))
+
+
+def send_periodic(settings: "Settings", entry: "Periodic", job_id: str, *, slot: str) -> None:
+    """Publish a run of a periodic job, once: a repetition would be a publication of its own.
+
+    Raises:
+        StoreUnavailableError: the broker did not take it.
+    """
+    from kombu.exceptions import KombuError
+    from redis.exceptions import RedisError
+
+    from samplemind.jobs.periodic import slot_headers
+
+    with producer(settings) as app:
+        try:
+            app.send_task(
+                entry.name,
+                kwargs=dict(entry.kwargs),
+                queue=entry.queue,
+                task_id=job_id,
+                headers=slot_headers(slot),
+            )
+        except (KombuError, RedisError, OSError) as error:
+            message = f"the broker did not take {entry.name}"
+            raise StoreUnavailableError(message) from error
 
 
 def publish(app: "Celery", payloads: Sequence[Payload], *, ids: Sequence[UUID] = ()) -> None:

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 from samplemind.connections.redis import translating_errors
 from samplemind.connections.resources import Connections
-from samplemind.errors import NotFoundError, StoreUnavailableError
-from samplemind.jobs.client import producer
-from samplemind.jobs.periodic import MANUAL, TABLE_KEY, Periodic, read_table, slot_headers
+from samplemind.errors import NotFoundError
+from samplemind.jobs.client import send_periodic
+from samplemind.jobs.periodic import MANUAL, TABLE_KEY, Periodic, read_table
 
 
 def manual_slot(job_id: str) -> str:
@@ -46,26 +46,10 @@ async def run_now(connections: Connections, entry: Periodic, job_id: str | None 
         StoreUnavailableError: the broker did not take it.
     """
     job_id = job_id or str(uuid4())
-    await asyncio.to_thread(_send, connections, entry, job_id)
+    await asyncio.to_thread(
+        send_periodic, connections.settings, entry, job_id, slot=manual_slot(job_id)
+    )
     return job_id
-
-
-def _send(connections: Connections, entry: Periodic, job_id: str) -> None:
-    from kombu.exceptions import KombuError
-    from redis.exceptions import RedisError
-
-    with producer(connections.settings) as app:
-        try:
-            app.send_task(
-                entry.name,
-                kwargs=dict(entry.kwargs),
-                queue=entry.queue,
-                task_id=job_id,
-                headers=slot_headers(manual_slot(job_id)),
-            )
-        except (KombuError, RedisError, OSError) as error:
-            message = f"the broker did not take {entry.name}"
-            raise StoreUnavailableError(message) from error
 
 
 def _text(value: object) -> str:

@@ -180,6 +180,14 @@ class AnalyzeTables(Payload):
     tables: tuple[str, ...] = Field(min_length=1, max_length=100)
 
 
+class VacuumTables(Payload):
+    """VACUUM and ANALYZE these tables, whether it is due or not."""
+
+    job_name = "maintenance.vacuum_tables"
+
+    tables: tuple[str, ...] = Field(min_length=1, max_length=100)
+
+
 class SnapshotStatements(Payload):
     """Keep the figures of the statements that cost most."""
 
@@ -288,6 +296,7 @@ PAYLOADS: tuple[type[Payload], ...] = (
     VacuumDue,
     ReindexBloated,
     AnalyzeTables,
+    VacuumTables,
     SnapshotStatements,
     MaintainPartitions,
     WatchSchedule,

@@ -131,6 +131,9 @@ class SignIns:
         self._clock = clock
         self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._failures)
+
     def seconds_to_wait(self, address: str, name: str) -> float:
         """Return after how many seconds the next attempt is looked at; 0: at once."""
         now = self._clock()

@@ -29,6 +29,7 @@ from samplemind.settings import ConsoleSettings, OAuthProvider, Settings
 from worker.console.access import Accounts, Role, SignIns
 from worker.console.depths import Depths
 from worker.console.guard import Files, Guarded
+from worker.console.hits import Hits
 from worker.console.loader import Loader, check_templates
 from worker.console.reading import Board
 from worker.console.room import Room
@@ -102,13 +103,14 @@ class Console(Flower):
                 "log_function": lambda handler: None,
             },
         )
-        self.settings_of_console: ConsoleSettings = console
+        self.metrics_token = settings.metrics.token
         self.rooms = rooms
         self.accounts = Accounts(console)
         self.sign_ins = SignIns()
         self.board = Board()
         self.connections = Connections(_patient_of_few(settings))
         self.depths = Depths(run_directory(settings) / "console-depths.json")
+        self.hits = Hits(run_directory(settings) / "console-hits.json")
         self._running: set[asyncio.Task[Any]] = set()
         self.add_handlers(r".*", list(_handlers(rooms, console)))
 
@@ -124,14 +126,29 @@ class Console(Flower):
 
     def start(self) -> None:
         """Serve until the loop is stopped."""
-        self.io_loop.add_callback(lambda: self.run(self.depths.watch(self.connections)))
+        for sampled in (self.depths, self.hits):
+            self.io_loop.add_callback(self.run, sampled.watch(self.connections))
         super().start()
 
     def stop(self) -> None:
         """Keep what was seen; Flower keeps its own."""
         if self.started:
             self.depths.save()
+            self.hits.save()
         super().stop()
+
+    async def settle(self) -> None:
+        """Wait until what goes on beside the requests has ended."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Close what the rooms opened; what they began is given up."""
+        for task in tuple(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self.board.aclose()
+        await self.connections.aclose()
+        self.executor.shutdown(wait=False)
 
     def count_refused_sign_in(self) -> None:
         """Count a wrong name or password."""

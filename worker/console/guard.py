@@ -7,6 +7,7 @@ Flower's handlers are not trusted with any of it: each is wrapped in `Guarded`.
 
 import hmac
 import json
+import math
 import re
 import secrets
 from collections.abc import Awaitable
@@ -77,6 +78,7 @@ class Guarded(BaseHandler):
     audited: ClassVar[bool] = True
 
     user: User | None = None
+    _retry_after_s = 0
 
     def set_default_headers(self) -> None:
         """Set the security headers; nothing but static files is kept by a browser."""
@@ -138,10 +140,10 @@ class Guarded(BaseHandler):
             raise HTTPError(403, "another site's page sent this")
         RequestHandler.check_xsrf_cookie(self)
 
-    def set_secure_cookie(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Sign a cookie; over TLS it goes back over TLS only."""
+    def set_cookie(self, name: str, value: Any, *arguments: Any, **options: Any) -> None:
+        """Set a cookie; over TLS it goes back over TLS only."""
         options.setdefault("secure", self.request.protocol == "https")
-        super().set_secure_cookie(name, value, *args, **options)
+        super().set_cookie(name, value, *arguments, **options)
 
     def get_template_namespace(self) -> dict[str, Any]:
         """Return what all templates may use."""
@@ -193,6 +195,8 @@ class Guarded(BaseHandler):
         """Answer a program in JSON, a person with a page; neither hears of the insides."""
         error = values.get("exc_info", (None, None, None))[1]
         message = error.get_message() if isinstance(error, HTTPError) else ""
+        if self._retry_after_s:
+            self.set_header("Retry-After", str(self._retry_after_s))
         if status_code == 401:
             self._refuse_without_name()
         elif "application/json" in self.request.headers.get("Accept", ""):
@@ -234,7 +238,7 @@ class Guarded(BaseHandler):
         sign_ins, address = self.application.sign_ins, self.request.remote_ip or ""
         wait_s = sign_ins.seconds_to_wait(address, name)
         if wait_s > 0:
-            self.set_header("Retry-After", f"{wait_s:.0f}")
+            self._retry_after_s = math.ceil(wait_s)
             raise HTTPError(429, f"too many failed sign-ins: try again in {wait_s:.0f} s")
         user = self.application.accounts.check_password(name, password)
         if user is None:
@@ -246,7 +250,7 @@ class Guarded(BaseHandler):
         return cast("User | None", user)
 
     def _is_let_through(self) -> bool:
-        token = self.application.settings_of_console.metrics_token
+        token = self.application.metrics_token
         given = read_bearer(self.request.headers.get("Authorization", ""))
         if self.takes_token and token is not None and given is not None:
             return hmac.compare_digest(token.get_secret_value().encode(), given.encode())

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from samplemind.errors import SampleMindError
+from samplemind.errors import NotFoundError, SampleMindError
 from samplemind.log import get_logger
 
 DOCTOR = "`samplemind doctor` says what is wrong and how to mend it"
@@ -56,6 +56,8 @@ class Reading:
     mend: str | None = None
     error: SampleMindError | None = None
     read_at: float = 0.0
+    good_for_s: float = 0.0
+    """Seconds for which nobody wants a newer one."""
 
     @property
     def ready(self) -> bool:
@@ -70,7 +72,7 @@ class Reading:
     @property
     def stale(self) -> bool:
         """Whether a newer reading is overdue."""
-        return self.ready and self.age_s > _STALE_AFTER_S
+        return self.ready and self.age_s > max(_STALE_AFTER_S, 2 * self.good_for_s)
 
     @property
     def age_s(self) -> float:
@@ -78,63 +80,103 @@ class Reading:
         return time.monotonic() - self.read_at
 
 
+@dataclass(slots=True)
+class _Asking:
+    """A question that is under way."""
+
+    task: asyncio.Task[Reading]
+    since: float
+    overdue: bool = False
+
+    @property
+    def took_s(self) -> float:
+        return time.monotonic() - self.since
+
+
 class Board:
-    """The last reading of each panel."""
+    """The last reading of each panel.
+
+    A question is asked anew only after it was answered, however long that takes: of a store that
+    hangs, one thread or connection waits, not one for each time that somebody looked.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, Reading] = OrderedDict()
-        self._tasks: dict[Hashable, asyncio.Task[Reading]] = {}
+        self._asking: dict[Hashable, _Asking] = {}
+        self._tasks: set[asyncio.Task[Reading]] = set()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     async def read(self, key: Hashable, panel: Panel) -> Reading:
         """Return the newest reading that can be had within the panel's patience."""
         kept = self._kept.get(key)
         if kept is not None and kept.age_s < panel.fresh_s:
             return kept
-        task = self._tasks.get(key)
-        if task is None:
-            task = asyncio.create_task(self._ask(key, panel))
-            self._tasks[key] = task
+        asking = self._asking.get(key) or self._begin(key, panel)
         # Of a store that was not there a moment ago, little is hoped.
-        lost = kept is not None and kept.problem is not None
-        await asyncio.wait((task,), timeout=_LITTLE_PATIENCE_S if lost else panel.patience_s)
-        if task.done() and not task.cancelled():
-            return task.result()
+        lost = asking.overdue or (kept is not None and kept.problem is not None)
+        patience_s = _LITTLE_PATIENCE_S if lost else panel.patience_s
+        if not asking.overdue:
+            patience_s = min(patience_s, max(0.0, panel.timeout_s - asking.took_s))
+        await asyncio.wait((asking.task,), timeout=patience_s)
+        if asking.task.done() and not asking.task.cancelled():
+            return asking.task.result()
+        if asking.took_s >= panel.timeout_s:
+            return _overdue(key, asking, panel)
         return kept or Reading()
 
     def forget(self) -> None:
         """Let everything be read anew, because something was changed."""
         self._kept.clear()
-        self._tasks.clear()
+        self._asking.clear()
+
+    async def aclose(self) -> None:
+        """Give up what is being read."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, key: Hashable, panel: Panel) -> _Asking:
+        task = asyncio.create_task(self._ask(key, panel))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._asking[key] = _Asking(task, time.monotonic())
+        return self._asking[key]
 
     async def _ask(self, key: Hashable, panel: Panel) -> Reading:
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(panel.timeout_s):
-                found = Reading(await panel.ask(), read_at=time.monotonic())
-        except TimeoutError:
-            message = f"no answer within {panel.timeout_s:.0f} s"
-            found = Reading(problem=message, mend=panel.mend, read_at=time.monotonic())
-        except SampleMindError as error:
-            found = Reading(
-                problem=str(error), mend=panel.mend, error=error, read_at=time.monotonic()
-            )
-        except Exception:  # noqa: BLE001
-            # The outermost edge of a panel: the rest of the page is shown all the same.
-            _log.exception("panel_failed", panel=str(key))
-            message = "the console failed to read this; its log says why"
-            found = Reading(problem=message, mend=panel.mend, read_at=time.monotonic())
-        self._keep(key, found)
-        if found.problem is not None:
-            seconds = round(time.monotonic() - started, 3)
-            _log.warning("panel_unreachable", panel=str(key), error=found.problem, seconds=seconds)
+        found = await _answer(key, panel)
+        # After `forget`, what was asked before the change is not kept.
+        asking = self._asking.get(key)
+        if asking is not None and asking.task is asyncio.current_task():
+            del self._asking[key]
+            self._kept[key] = found
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
         return found
 
-    def _keep(self, key: Hashable, found: Reading) -> None:
-        # After `forget` a task may end that began before the change: its reading is not kept.
-        if self._tasks.get(key) is not asyncio.current_task():
-            return
-        del self._tasks[key]
-        self._kept[key] = found
-        self._kept.move_to_end(key)
-        while len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
+
+async def _answer(key: Hashable, panel: Panel) -> Reading:
+    error: SampleMindError | None = None
+    try:
+        value = await panel.ask()
+        return Reading(value, read_at=time.monotonic(), good_for_s=panel.fresh_s)
+    except SampleMindError as failure:
+        error, message = failure, str(failure)
+        if not isinstance(failure, NotFoundError):
+            _log.warning("panel_unreachable", panel=str(key), error=message)
+    except Exception:  # noqa: BLE001
+        # The outermost edge of a panel: the rest of the page is shown all the same.
+        message = "the console failed to read this; its log says why"
+        _log.exception("panel_failed", panel=str(key))
+    return Reading(problem=message, mend=panel.mend, error=error, read_at=time.monotonic())
+
+
+def _overdue(key: Hashable, asking: _Asking, panel: Panel) -> Reading:
+    if not asking.overdue:
+        asking.overdue = True
+        _log.warning("panel_unreachable", panel=str(key), error="no answer in time")
+    message = f"no answer for {asking.took_s:.0f} s"
+    return Reading(problem=message, mend=panel.mend, read_at=time.monotonic())

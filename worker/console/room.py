@@ -1,4 +1,4 @@
-"""What the rooms of the console are made of: pages, data and actions.
+"""What the rooms of the console are made of: pages and actions.
 
     class BatchesPage(Page):
         template, room = "batches.html", "batches"
@@ -29,6 +29,7 @@ from tornado.web import HTTPError
 from samplemind.connections.resources import Connections
 from samplemind.errors import NotFoundError, SampleMindError
 from samplemind.jobs.client import Jobs
+from samplemind.jobs.manual import find_periodic, run_now
 from samplemind.jobs.payloads import Payload
 from samplemind.models.audit_log import AuditOutcome
 from worker.console import audit
@@ -59,6 +60,16 @@ class Outcome:
     ok: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
     resource_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line of what is wrong: how badly, what, what to do, and where to look."""
+
+    state: str
+    text: str
+    mend: str
+    link: str | None = None
 
 
 class RoomHandler(Guarded):
@@ -136,24 +147,6 @@ class Page(RoomHandler):
         return notice
 
 
-class Data(RoomHandler):
-    """An answer in JSON for a script of a page; subclasses read it."""
-
-    async def read(self, *arguments: str) -> Any:
-        """Return what is answered."""
-        raise NotImplementedError
-
-    async def get(self, *arguments: str) -> None:
-        """Answer, or say what is wrong."""
-        self.set_header("Content-Type", "application/json")
-        try:
-            self.write(json.dumps(await self.read(*arguments), default=str))
-        except NotFoundError as error:
-            raise HTTPError(404, str(error)) from error
-        except SampleMindError as error:
-            raise HTTPError(503, str(error)) from error
-
-
 class Action(RoomHandler):
     """Something that an operator does; subclasses do it.
 
@@ -188,6 +181,18 @@ class Action(RoomHandler):
                 payload, idempotency_key=f"console {key}", unique_for=timedelta(0)
             )
         return str(job_id)
+
+    async def run_recurring(self, payload: Payload) -> str:
+        """Send a job as a run of the schedule, which is recorded; by itself where it is off there.
+
+        Returns:
+            The job's id.
+        """
+        try:
+            entry = await find_periodic(self.connections, payload.job_name)
+        except NotFoundError:
+            return await self.enqueue(payload, payload.job_name)
+        return await run_now(self.connections, entry)
 
     async def post(self, *arguments: str) -> None:
         """Ask, unless that was done; act; write it down; say what happened."""

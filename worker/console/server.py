@@ -21,8 +21,9 @@ from worker.console.application import Console, new_cookie_secret
 from worker.metrics import exporter
 from worker.roles import run_directory
 
-_SAVE_MS = 30_000
-_MOST_TASKS = 100_000
+_SAVE_MS = 120_000
+_MOST_TASKS = 10_000
+"""Some 4 KiB each, twice that while they are written, which holds up the pages meanwhile."""
 _MOST_WORKERS = 1000
 _PURGE_S = 24 * 3600
 

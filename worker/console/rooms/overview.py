@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +9,7 @@ from samplemind.backup.catalog import Catalog, CatalogEntry
 from samplemind.backup.keys import load_keyring
 from samplemind.connections.resources import Connections
 from samplemind.embedded.services import Service, list_processes, list_stores
-from samplemind.jobs.queues import QueueStanding, queue_standings
+from samplemind.jobs.standing import BrokerStanding, broker_standing
 from samplemind.maintenance.watchdog import (
     PROBLEMS,
     JobStanding,
@@ -24,23 +23,13 @@ from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.storage.opening import open_store
 from worker.console import wording
 from worker.console.reading import Panel, Reading
-from worker.console.room import Page, Room
+from worker.console.room import Page, Problem, Room
 
 _NIGHT = timedelta(hours=24)
 _LATE_MESSAGE_S = 900.0
 _LATE_INDEX_S = 300.0
 _OLD_BACKUP = timedelta(hours=26)
 _LONG_PERIOD = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A line of what is wrong: how badly, what, what to do, and where to look."""
-
-    state: str
-    text: str
-    mend: str
-    link: str | None = None
 
 
 class OverviewPage(Page):
@@ -55,7 +44,7 @@ class OverviewPage(Page):
         return {
             "stores": Panel(lambda: asyncio.to_thread(list_stores, settings), fresh_s=4),
             "processes": Panel(lambda: asyncio.to_thread(list_processes, settings), fresh_s=4),
-            "queues": Panel(lambda: queue_standings(connections.broker)),
+            "queues": Panel(lambda: broker_standing(connections.broker)),
             "schedule": Panel(lambda: schedule_standing(connections, datetime.now(UTC)), fresh_s=4),
             "lag": Panel(lambda: index_lag(connections.broker)),
             "letters": Panel(lambda: _count_letters(connections), fresh_s=4),
@@ -128,37 +117,45 @@ def _judge_schedule(found: ScheduleStanding) -> list[Problem]:
             f"{job.name} is {wording.words(job.standing.value)}"
             + (f": {job.last_error}" if job.last_error else ""),
             f"`samplemind schedule run {job.name}`",
+            f"/schedule/{job.name}",
         )
         for job in found.problems
     ]
     if not found.beat_leads:
         problems.append(
-            Problem("danger", "No beat leads: nothing periodic is sent", "start the role beat")
+            Problem(
+                "danger",
+                "No beat leads: nothing periodic is sent",
+                "start the role beat",
+                "/schedule",
+            )
         )
     return problems
 
 
 def _judge_backup(found: CatalogEntry | None) -> list[Problem]:
     if found is None:
-        return [Problem("warning", "There is no good backup", "`samplemind backup create`")]
+        mend = "`samplemind backup create`"
+        return [Problem("warning", "There is no good backup", mend, "/backups")]
     age = datetime.now(UTC) - found.started_at
     if age <= _OLD_BACKUP:
         return []
     old = wording.duration(age.total_seconds())
-    return [Problem("danger", f"The newest backup is {old} old", "`samplemind backup create`")]
+    text = f"The newest backup is {old} old"
+    return [Problem("danger", text, "`samplemind backup create`", "/backups")]
 
 
-def _judge_queues(found: Sequence[QueueStanding]) -> list[Problem]:
+def _judge_queues(found: BrokerStanding) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"{queue.name}: {wording.number(queue.waiting)} messages wait, the oldest for "
-            f"{wording.duration(queue.oldest_s)}",
+            f"{each.queue.value}: {wording.number(each.messages)} messages wait, the oldest for "
+            f"{wording.duration(each.oldest_s)}",
             "start more workers of that queue, or look at what they do",
             "/workers",
         )
-        for queue in found
-        if queue.oldest_s is not None and queue.oldest_s > _LATE_MESSAGE_S
+        for each in found.queues
+        if each.oldest_s > _LATE_MESSAGE_S
     ]
 
 
@@ -173,7 +170,7 @@ def _judge_lag(found: IndexLag) -> list[Problem]:
     if found.oldest_s <= _LATE_INDEX_S:
         return []
     text = f"The index is {wording.duration(found.oldest_s)} behind ({found.waiting} files)"
-    return [Problem("warning", text, "`samplemind index reconcile`")]
+    return [Problem("warning", text, "`samplemind index reconcile`", "/search")]
 
 
 async def _count_letters(connections: Connections) -> int:

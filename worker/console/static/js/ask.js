@@ -35,7 +35,7 @@
     event.preventDefault();
     asked = { form: form, action: button && button.hasAttribute("formaction") ? button.formAction : form.action };
     var chosen = form.querySelectorAll("input[data-choice]:checked").length;
-    title.textContent = question.replace("{n}", String(chosen));
+    title.textContent = question.replace("{jobs}", chosen + (chosen === 1 ? " job" : " jobs"));
     detail.textContent = told(form, button, "data-ask-detail") || "";
     yes.textContent = told(form, button, "data-ask-yes") || "Yes";
     var danger = told(form, button, "data-ask-danger") !== null;
@@ -60,6 +60,7 @@
     if (!box.hidden) { add(form, "reason", reason.value); }
     form.querySelectorAll("button").forEach(function (button) { button.disabled = true; });
     asked = null;
-    form.submit();
+    // A field that is named submit would stand in the way.
+    HTMLFormElement.prototype.submit.call(form);
   });
 }());

@@ -7,7 +7,8 @@
 
   function keyOf(node) {
     if (node.nodeType !== Node.ELEMENT_NODE) { return null; }
-    return node.id || node.getAttribute("data-key");
+    // Not node.id: a field that is named id would stand for its form's.
+    return node.getAttribute("id") || node.getAttribute("data-key");
   }
 
   function takeAttributes(from, to) {
