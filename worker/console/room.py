@@ -1,4 +1,4 @@
-"""What the rooms of the console are made of: pages, data and actions.
+"""What the rooms of the console are made of: pages and actions.
 
     class BatchesPage(Page):
         template, room = "batches.html", "batches"
@@ -145,24 +145,6 @@ class Page(RoomHandler):
         self.clear_cookie(_NOTICE)
         notice: dict[str, Any] = json.loads(text)
         return notice
-
-
-class Data(RoomHandler):
-    """An answer in JSON for a script of a page; subclasses read it."""
-
-    async def read(self, *arguments: str) -> Any:
-        """Return what is answered."""
-        raise NotImplementedError
-
-    async def get(self, *arguments: str) -> None:
-        """Answer, or say what is wrong."""
-        self.set_header("Content-Type", "application/json")
-        try:
-            self.write(json.dumps(await self.read(*arguments), default=str))
-        except NotFoundError as error:
-            raise HTTPError(404, str(error)) from error
-        except SampleMindError as error:
-            raise HTTPError(503, str(error)) from error
 
 
 class Action(RoomHandler):
