@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import json
+import math
 import shutil
+import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +19,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 from samplemind.connections.resources import Connections
 from samplemind.endpoints import Store
+from samplemind.jobs.wire import Queue
 from samplemind.settings import Settings
 from tests.browser.scenes import furnish, send_events
 from tests.conftest import empty_stores
 from tests.worker.processes import WorkerProcess, wait_until
+from worker.console.depths import Depths
 
 T = TypeVar("T")
 
@@ -77,6 +81,19 @@ def beside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return pool.submit(lambda: asyncio.run(work())).result()
 
 
+def leave_depths(home: Path) -> None:
+    """Leave what a console that ran for an hour has seen of the queues."""
+    run = home / "run"
+    run.mkdir(mode=0o700)
+    depths = Depths(run / "console-depths.json")
+    for step in range(360):
+        indexed = round(40 + 35 * math.sin(step / 25))
+        analysed = max(0, 180 - abs(step - 200) * 2)
+        waiting = {Queue.INDEX: indexed, Queue.AUDIO: analysed, Queue.DEFAULT: step % 7}
+        depths.add(time.time() - (360 - step) * 10, [waiting.get(queue, 0) for queue in Queue])
+    depths.save()
+
+
 @contextmanager
 def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
     """Fill the stores, start a console; stop it at the end."""
@@ -101,6 +118,7 @@ def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
         "SAMPLEMIND_CONSOLE_BASIC_AUTH": ":".join(OPERATOR),
         "SAMPLEMIND_CONSOLE_BASIC_AUTH_VIEWERS": ":".join(VIEWER),
     }
+    leave_depths(directory)
     process = WorkerProcess("console", environment, directory / "console.log")
     try:
         wait_until(lambda: process.logged("console_ready"), seconds=60, what="the console is ready")

@@ -22,8 +22,8 @@ from worker.metrics import exporter
 from worker.roles import run_directory
 
 _SAVE_MS = 120_000
-_MOST_TASKS = 20_000
-"""Some 4 KiB each, and written as a whole every so often, which holds up the pages meanwhile."""
+_MOST_TASKS = 10_000
+"""Some 4 KiB each, twice that while they are written, which holds up the pages meanwhile."""
 _MOST_WORKERS = 1000
 _PURGE_S = 24 * 3600
 

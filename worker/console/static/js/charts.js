@@ -56,6 +56,12 @@
     var before = drawn.get(host);
     if (before && before.key === key) { return; }
     var data = JSON.parse(text);
+    // One moment makes no line, and axes without any would show times that never were.
+    if (data.x.length < 2) {
+      if (!before) { host.textContent = "The chart begins with the next figures."; }
+      return;
+    }
+    if (!before) { host.textContent = ""; }
     if (before) { before.plot.destroy(); }
     var columns = [data.x].concat(data.series.map(function (each) { return each.values; }));
     drawn.set(host, { key: key, plot: new uPlot(options(host, data), columns, host) });
