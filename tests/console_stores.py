@@ -5,7 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from samplemind.backup.catalog import Catalog, HistoryEvent
 from samplemind.backup.database_backup import DatabaseBackup
+from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind, Manifest
 from samplemind.backup.verification import Level
 from samplemind.cache.redis_cache import HOUR
@@ -16,6 +18,7 @@ from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutc
 from samplemind.search.filters import Filters
 from samplemind.search.indexer import index_files
 from samplemind.settings import Settings
+from samplemind.storage.opening import open_store
 from schedules.beat import table
 from tests.library import add_file, unit_vector
 
@@ -60,6 +63,29 @@ async def verify(settings: Settings, backup_id: str, level: Level = Level.CHECKS
     """Verify it."""
     backup = DatabaseBackup(settings=settings)
     await asyncio.to_thread(backup.verify_backup, backup_id, level=level)
+
+
+async def add_drill(settings: Settings, backup_id: str) -> None:
+    """Keep with a backup what a drill of it has found, as a drill does."""
+    evidence = {
+        "method": "restore of a logical backup",
+        "recovery_s": 41.7,
+        "data_loss_window_s": 312.4,
+    }
+    event = HistoryEvent(
+        backup_id=backup_id,
+        level=4,
+        at=datetime.now(UTC),
+        ok=True,
+        seconds=48.2,
+        actor="worker@node-3",
+        evidence=evidence,
+    )
+    store = open_store(settings.storage, settings.home)
+    try:
+        await asyncio.to_thread(Catalog(store, load_keyring(settings.backup)).record, event)
+    finally:
+        store.close()
 
 
 async def add_library(connections: Connections) -> dict[str, str]:

@@ -20,6 +20,7 @@ from samplemind.repositories.periodic_runs import RunOutcome
 from samplemind.settings import Settings
 from tests.console_data import add_batch, add_letters
 from tests.console_stores import (
+    add_drill,
     add_library,
     add_run,
     back_up,
@@ -133,6 +134,7 @@ async def _schedule(connections: Connections) -> dict[str, str]:
 async def _backups(connections: Connections) -> dict[str, str]:
     made = await back_up(connections.settings, reason="before the upgrade")
     await verify(connections.settings, made.id, Level.DECODED)
+    await add_drill(connections.settings, made.id)
     await back_up(connections.settings)
     with SyncJobs(connections.settings) as jobs:
         jobs.enqueue(CreateBackup(kind="dump", reason="for the auditors"))

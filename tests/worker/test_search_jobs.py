@@ -23,6 +23,7 @@ from samplemind.jobs.payloads import (
     RebuildIndex,
     RefreshVocabulary,
     ReindexOwner,
+    VacuumTables,
 )
 from samplemind.jobs.state import DELAYED_MESSAGES
 from samplemind.jobs.wire import Queue, queue_for
@@ -119,6 +120,13 @@ def test_a_bulk_is_analyzed_once_and_a_few_files_are_not(
     jobs(DeleteFiles(ids=tuple(ids)))  # a second bulk, while the first one's analysis waits
     assert len(in_library(migrated, delayed)) == 1
     assert jobs(AnalyzeTables(tables=SEARCH_TABLES))["skipped"] == {}
+
+
+def test_a_table_that_an_operator_names_is_vacuumed_though_nothing_is_due(
+    jobs: Callable[[Payload], Any],
+) -> None:
+    done = jobs(VacuumTables(tables=("search_texts",)))
+    assert done == {"done": ["VACUUM (ANALYZE) search_texts"], "skipped": {}, "left": []}
 
 
 def test_what_takes_minutes_waits_where_it_delays_no_drain() -> None:
