@@ -35,6 +35,9 @@ _BACKOFF_CAP_S = 1.0
 _CONNECT_TIMEOUT_S = 5.0
 _HEALTH_CHECK_S = 25
 _UNAVAILABLE = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, TryAgainError)
+# How the server begins its refusal of every write while its disk is full; from a script it is
+# quoted, so that it may stand anywhere.
+_CANNOT_SAVE = "MISCONF"
 _REFUSED = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 
@@ -73,7 +76,7 @@ def translating_errors() -> Iterator[None]:
     """Raise redis-py's errors as the platform's.
 
     Raises:
-        StoreUnavailableError: Redis did not answer, or is full; trying again may help.
+        StoreUnavailableError: Redis did not answer, is full, or its disk is; trying again may help.
         PermanentError: Redis refused the login or the command.
     """
     try:
@@ -88,5 +91,8 @@ def translating_errors() -> Iterator[None]:
         message = "Redis did not answer"
         raise StoreUnavailableError(message) from error
     except RedisError as error:
+        if _CANNOT_SAVE in str(error):
+            message = "Redis cannot write to its disk"
+            raise StoreUnavailableError(message) from error
         message = f"Redis refused the command ({type(error).__name__})"
         raise PermanentError(message) from error

@@ -203,6 +203,10 @@ def _contents(answers: Mapping[Store, _Answer]) -> Iterator[Finding]:
         yield check_broker(answers[Store.BROKER].report, cache.report if cache else None)
         yield check_broker_memory(answers[Store.BROKER].report)
     for store, answer in answers.items():
+        if answer.report.refusal is not None:
+            mend = "its log says more; free its disk, or give it more memory"
+            yield Finding(f"{store.value} writes", Verdict.FAIL, answer.report.refusal, mend)
+    for store, answer in answers.items():
         yield check_clock(store, answer.report.now, answer.asked_at, answer.answered_at)
 
 

@@ -5,7 +5,7 @@ over in seconds, and they need no event loop.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,6 +54,7 @@ class StoreReport:
         run_id: Redis: the same for two URLs of one instance.
         used_bytes: Redis: what its data take.
         max_bytes: Redis: what they may take; 0: as much as the machine has.
+        refusal: Redis: why it takes no writes although it answers; none: it takes them.
     """
 
     version: str
@@ -65,6 +66,7 @@ class StoreReport:
     run_id: str | None = None
     used_bytes: int = 0
     max_bytes: int = 0
+    refusal: str | None = None
 
 
 def ask(store: Store, url: SecretStr) -> StoreReport:
@@ -170,7 +172,20 @@ def _ask_redis(url: str) -> StoreReport:
         run_id=about.get("run_id"),
         used_bytes=int(about.get("used_memory", 0)),
         max_bytes=int(about.get("maxmemory", 0)),
+        refusal=refusal(about),
     )
+
+
+def refusal(about: Mapping[str, Any]) -> str | None:
+    """Return why a Redis that says this of itself takes no writes; none: it takes them."""
+    if about.get("role") == "slave":
+        return "takes no writes: it is a replica"
+    if about.get("aof_enabled") and about.get("aof_last_write_status") == "err":
+        return "takes no writes: its append-only file cannot be written; is its disk full?"
+    used, most = int(about.get("used_memory", 0)), int(about.get("maxmemory", 0))
+    if most and used > most and about.get("maxmemory_policy") == "noeviction":
+        return "takes no writes: it has reached its maxmemory"
+    return None
 
 
 _QUESTIONS: dict[Store, Callable[[str], StoreReport]] = {

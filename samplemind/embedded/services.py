@@ -148,7 +148,10 @@ def _store(home: StackHome, store: Store, url: SecretStr | None) -> Service:
         return Service(
             store.value, "store", address, pid, healthy=False, detail=f"{detail}, not a primary"
         )
-    return Service(store.value, "store", address, pid, healthy=True, detail=detail)
+    if report.refusal is not None:
+        detail = f"{detail}, {report.refusal}"
+    healthy = report.refusal is None
+    return Service(store.value, "store", address, pid, healthy=healthy, detail=detail)
 
 
 def _process(home: StackHome, settings: Settings, role: str, signs: Sequence[Sign]) -> Service:
