@@ -187,7 +187,7 @@ class MongoSource:
             session=session,
         )
         while True:
-            cursor, batch = read_batch(reply["cursor"].raw)
+            cursor, batch = read_batch(bytes(reply["cursor"].raw))
             yield batch
             if not cursor:
                 return
