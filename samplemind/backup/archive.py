@@ -170,9 +170,13 @@ class WalArchive:
         """Write files of WAL into a folder, plain."""
         for name in names:
             path = folder / name
-            with path.open("wb") as file:
-                for block in self.get(name):
-                    file.write(block)
+            try:
+                with path.open("wb") as file:
+                    for block in self.get(name):
+                        file.write(block)
+            except OSError as error:
+                message = f"{name} cannot be written into {folder}: {error.strerror}"
+                raise BackupError(message) from error
             if not name.endswith(".history") and path.stat().st_size != segment_bytes:
                 message = f"the stored {name} has {path.stat().st_size} bytes"
                 raise BackupCorruptError(message)

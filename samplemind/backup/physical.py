@@ -145,6 +145,7 @@ def extract_base(blocks: Iterable[bytes], directory: Path) -> None:
 
     Raises:
         BackupCorruptError: the stream is no such archive, or wants to leave the directory.
+        BackupError: the directory cannot take it.
     """
     try:
         reader = cast("IO[bytes]", _Reader(blocks))  # a stream is only read from
@@ -153,6 +154,9 @@ def extract_base(blocks: Iterable[bytes], directory: Path) -> None:
     except (tarfile.TarError, EOFError) as error:
         message = f"the base backup cannot be unpacked: {error}"
         raise BackupCorruptError(message) from error
+    except OSError as error:
+        message = f"the base backup cannot be unpacked into {directory}: {error.strerror}"
+        raise BackupError(message) from error
     if not (directory / "PG_VERSION").is_file():
         message = "the base backup holds no database cluster"
         raise BackupCorruptError(message)

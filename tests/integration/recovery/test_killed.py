@@ -8,12 +8,15 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from samplemind.backup.manifest import BackupKind
 from samplemind.backup.verification import Level
+from samplemind.backup.wal import drop_slot
 from tests.integration.recovery.conftest import Databases
 
 # Read before the run's own fixtures clear the operator's variables.
@@ -63,13 +66,25 @@ def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return code == 0
 
 
+@pytest.fixture
+def without_slot(databases: Databases) -> Iterator[None]:
+    """Base backups begin an archive on the run's server, which others use."""
+    yield
+    _until_unlocked(databases)
+    drop_slot(databases.server)
+
+
 @pytest.mark.timeout(60 * max(3, TRIALS))
-def test_a_kill_at_any_moment_leaves_whole_backups_only(databases: Databases) -> None:
+@pytest.mark.usefixtures("without_slot")
+@pytest.mark.parametrize("kind", [BackupKind.LOGICAL, BackupKind.INCREMENTAL])
+def test_a_kill_at_any_moment_leaves_whole_backups_only(
+    databases: Databases, kind: BackupKind
+) -> None:
     databases.sql(ROWS)
     chance = random.Random(7)
     ended = 0
     for _ in range(TRIALS):
-        ended += kill_after(start(databases, "create"), chance.uniform(0.0, 1.6))
+        ended += kill_after(start(databases, "create", kind), chance.uniform(0.0, 1.6))
         # Whatever is listed is whole, down to the last byte.
         for entry in databases.backup.list_backups():
             found = databases.backup.verify_backup(entry.id, level=Level.DECODED)
@@ -77,7 +92,7 @@ def test_a_kill_at_any_moment_leaves_whole_backups_only(databases: Databases) ->
     listed = len(databases.backup.list_backups())
     assert listed >= ended
     _until_unlocked(databases)
-    made = databases.backup.create_backup()
+    made = databases.backup.create_backup(kind)
     with databases.backup._destination() as destination:
         destination.catalog.store.abort_uploads("", timedelta(0))
         for leftover in destination.catalog.leftovers(timedelta(0)):

@@ -8,7 +8,8 @@ import tarfile
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bson import encode
+from bson import Int64, ObjectId, encode
+from bson.timestamp import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -18,7 +19,7 @@ from samplemind.backup.chains import choose_footing, find_chain, usable_chains
 from samplemind.backup.control import Control, Step
 from samplemind.backup.logical import plan_segments
 from samplemind.backup.manifest import BackupKind, Manifest, PhysicalRecord, PostgresRecord
-from samplemind.backup.mongo import DocumentDigest, split_documents
+from samplemind.backup.mongo import DocumentDigest, read_batch, split_documents
 from samplemind.backup.physical import BaseFacts, ManifestTap
 from samplemind.backup.postgres_tools import Server, find_tools
 from samplemind.backup.proof import count_binary_rows, count_text_rows
@@ -126,6 +127,22 @@ def test_documents_are_split_however_the_stream_is_cut(
     if content:
         with pytest.raises(BackupCorruptError, match="ends within"):
             list(split_documents(cut(content[:-1], sizes)))
+
+
+@given(
+    st.lists(st.dictionaries(st.text("abc", max_size=3), st.text(max_size=20)), max_size=120),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from(["firstBatch", "nextBatch"]),
+)
+def test_the_documents_of_a_reply_are_read_byte_by_byte(
+    documents: list[dict[str, str]], cursor_id: int, key: str
+) -> None:
+    cursor = {
+        "partial": False, "at": Timestamp(1, 2), "token": {"b": b"1"}, key: documents,
+        "id": Int64(cursor_id), "n": 1, "f": 1.5, "none": None, "raw": b"\0\1", "ns": "db.täble",
+        "day": datetime(2026, 1, 1, tzinfo=UTC), "of": ObjectId(),
+    }  # fmt: skip
+    assert read_batch(encode(cursor)) == (cursor_id, [encode(each) for each in documents])
 
 
 def test_a_digest_of_documents_depends_on_each_and_not_on_their_order() -> None:
