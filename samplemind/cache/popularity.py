@@ -71,6 +71,10 @@ class Popularity:
         )
         return list(found)
 
+    async def has_counted(self) -> bool:
+        """Return whether anything was counted since the cache was last empty."""
+        return bool(await self._cache.send("EXISTS", self._since))
+
     async def forget(self, member: bytes) -> None:
         """Take a member out."""
         await self._cache.ask(lambda: self._cache.redis.zrem(self._counts, member), 0)
