@@ -88,6 +88,10 @@ class Popularity:
         scale = 2 ** ((time.time() - float(since)) / _HALF_LIFE.total_seconds())
         return [(member, score / scale) for member, score in found]
 
+    async def has_counted(self) -> bool:
+        """Return whether anything was counted since the cache was last empty."""
+        return bool(await self._cache.send("EXISTS", self._since))
+
     async def forget(self, member: bytes) -> None:
         """Take a member out."""
         await self._cache.ask(lambda: self._cache.redis.zrem(self._counts, member), 0)

@@ -98,7 +98,7 @@ async def _known(connections: Connections, among: Popularity, top: int) -> list[
     place = f"sm:cache:popular:{among.area}"
     found = await among.top(top)
     try:
-        if found:
+        if found or await among.has_counted():
             await connections.broker.set(place, dumps(found), ex=_REMEMBERED)
             return found
         kept: Any = await connections.broker.get(place)
