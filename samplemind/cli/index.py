@@ -13,6 +13,7 @@ from samplemind.search.fold import fold_vectors
 from samplemind.search.indexer import drain
 from samplemind.search.optimizer import SearchOptimizer, SearchStats
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
+from samplemind.search.recall import calibrate, chosen_ef_search
 from samplemind.search.reconcile import reconcile
 
 
@@ -143,21 +144,34 @@ def vocabulary(as_json: bool) -> None:
 @index.command()
 @json_option
 def optimize(as_json: bool) -> None:
-    """Free dead rows, sort pending lists in, and clear what a dead rebuild has left.
+    """Free dead rows, clear what a dead rebuild has left, and measure the recall of vectors.
+
+    Searches by sound choose by that recall how far they look.
 
     Example: samplemind index optimize
     """
+    with progress_bar() as bar:
+        task = bar.add_task("vacuum", total=None)
 
-    async def work(connections: Connections) -> dict[str, object]:
-        discarded = await discard_abandoned(connections)
-        report = await SearchOptimizer(connections).vacuum_tables()
-        return {
-            "discarded_rebuild": discarded,
-            "vacuumed": [each.name for each in report.done],
-            "skipped": dict(report.skipped),
-        }
+        def progress(done: int, total: int) -> None:
+            bar.update(task, description="recall", completed=done, total=total)
 
-    _print(with_connections(work), as_json)
+        async def work(connections: Connections) -> dict[str, object]:
+            discarded = await discard_abandoned(connections)
+            report = await SearchOptimizer(connections).vacuum_tables()
+            async with connections.postgres.session() as session:
+                await calibrate(session, progress=progress)
+                target = connections.settings.search.recall_target
+                ef_search = await chosen_ef_search(session, target)
+            return {
+                "discarded_rebuild": discarded,
+                "vacuumed": [each.name for each in report.done],
+                "skipped": dict(report.skipped),
+                "ef_search": ef_search,
+            }
+
+        found = with_connections(work)
+    _print(found, as_json)
 
 
 def _print(found: dict[str, object], as_json: bool) -> None:

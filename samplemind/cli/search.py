@@ -96,11 +96,15 @@ def search(
         _print_facets(counted)
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("text", nargs=-1, required=True)
+@click.option("--explain", is_flag=True, help="Show what each score is made of.")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out so many.")
 @filter_options
 @json_option
-def fuzzy(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> None:
+def fuzzy(
+    text: tuple[str, ...], explain: bool, offset: int, as_json: bool, limit: int, **narrow: Any
+) -> None:
     """Find files by words that may be misspelt.
 
     Example: samplemind fuzzy drak kcik
@@ -110,7 +114,9 @@ def fuzzy(text: tuple[str, ...], as_json: bool, limit: int, **narrow: Any) -> No
     async def work(connections: Connections) -> Results:
         filters = await filters_of(connections, **narrow)
         async with CachedSearch(connections) as searches:
-            return await searches.fuzzy_search(query, filters=filters, limit=limit)
+            return await searches.fuzzy_search(
+                query, filters=filters, limit=limit, offset=offset, explain=explain
+            )
 
     _show(with_connections(work), as_json)
 

@@ -26,7 +26,7 @@ from samplemind.search.fusion import Fusion
 from samplemind.search.nearest import Metric
 from samplemind.search.results import Results
 from samplemind.search.sound import Sound, combine, find_by_path, stored_sounds
-from samplemind.search.vector import DUPLICATE_SIMILARITY
+from samplemind.search.vector import DUPLICATE_SIMILARITY, is_duplicate
 
 
 @click.command()
@@ -62,6 +62,9 @@ def similar(
     Example: samplemind similar kick.wav --unlike snare.wav --weight timbre=2 --weight envelope=1
     """
     aspects = _weights(weights)
+    if duplicates and (aspects is not None or Metric(metric) is not Metric.COSINE):
+        message = "--duplicates are told by the cosine alone: leave out --weight and --metric"
+        raise click.UsageError(message)
 
     async def work(connections: Connections) -> Results:
         filters = await filters_of(connections, **narrow)
@@ -141,7 +144,7 @@ def hybrid(
 
 
 def _only_duplicates(found: Results) -> Results:
-    alike = tuple(hit for hit in found.results if hit.score >= DUPLICATE_SIMILARITY)
+    alike = tuple(hit for hit in found.results if is_duplicate(hit.score))
     whole = len(alike) < len(found.results) or found.total_is_exact
     return dataclasses.replace(found, total=len(alike), total_is_exact=whole, results=alike)
 

@@ -25,7 +25,7 @@ from samplemind.search.filters import Filters
 from samplemind.search.fuzzy import correct
 from samplemind.search.highlight import Highlighter, Names
 from samplemind.search.languages import TextConfiguration
-from samplemind.search.query_limits import LIMITING, note_limits
+from samplemind.search.query_limits import LIMITING, PLAN_MODE, note_limits, plan_mode
 from samplemind.search.results import Results, check_page, milliseconds_since, to_hit
 from samplemind.search.selectivity import share_of_library
 from samplemind.search.suggest import Suggestion, suggest
@@ -56,7 +56,7 @@ SELECT (SELECT array_agg(DISTINCT CAST(query AS text)) FROM asked) AS queries,
        (SELECT json_object_agg(lexeme, documents) FROM search_lexemes
         WHERE lexeme IN (SELECT unnest(lexemes) FROM asked)) AS documents,
        (SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = 'search_texts'::regclass) AS files,
-       {LIMITING} AS limits
+       {LIMITING} || set_config('{PLAN_MODE}', CAST(:plan_mode AS text), true) AS limits
 """)  # noqa: S608 - a constant's value
 
 
@@ -197,6 +197,7 @@ class FullTextSearch:
         filters: Filters | None = None,
         limit: int = 20,
         offset: int = 0,
+        explain: bool = False,
         highlights: bool = True,
     ) -> Results:
         """Return what `search_audio_files` returns for the query with its misspelt words corrected.
@@ -217,7 +218,13 @@ class FullTextSearch:
 
         async def search(words: str) -> Results:
             return await self.search_audio_files(
-                session, words, filters=filters, limit=limit, offset=offset, highlights=highlights
+                session,
+                words,
+                filters=filters,
+                limit=limit,
+                offset=offset,
+                explain=explain,
+                highlights=highlights,
             )
 
         correction = await correct(session, query, filters, self._settings)
@@ -300,8 +307,10 @@ class FullTextSearch:
             "configurations": list(configurations),
             "timeout_ms": str(timeout_ms),
         }
+        planning = plan_mode(is_whole=filters.owner_id is None and filters.owner_only)
+        parameters["plan_mode"] = planning
         row = (await session.execute(_READ, parameters)).one()
-        note_limits(session, timeout_ms=timeout_ms)
+        note_limits(session, timeout_ms=timeout_ms, extra={PLAN_MODE: planning})
         nodes = tuple(node for query in row.queries if (node := parse(query)) is not None)
         if not nodes or not all(map(wants_something, nodes)):
             message = "the query has no word to search for: name one that files must have"

@@ -21,6 +21,7 @@ LIMITING = """
 
 `timeout_ms` is its parameter; `note_limits` says that it was done.
 """
+PLAN_MODE = "plan_cache_mode"
 _LIMITED = "samplemind.search.limited"  # key in the session's info: settings of its transaction
 
 
@@ -54,10 +55,27 @@ async def limit_queries(
     session.info[_LIMITED] = (session.get_transaction(), {**present, **missing})
 
 
-def note_limits(session: AsyncSession, *, timeout_ms: int) -> None:
-    """Remember that a statement with `LIMITING` was run, so that nothing asks for it again."""
+def plan_mode(*, is_whole: bool) -> str:
+    """Return how the server plans a query of the whole library, or of a part of it.
+
+    To plan it anew for each word costs more than most queries take, and leads to the same plan.
+    How to reach an owner's files, or what passes a filter, depends on how many they are.
+    """
+    return "force_generic_plan" if is_whole else "auto"
+
+
+def note_limits(
+    session: AsyncSession, *, timeout_ms: int, extra: Mapping[str, str] | None = None
+) -> None:
+    """Remember that a statement with `LIMITING` was run, so that nothing asks for it again.
+
+    Args:
+        session: in whose transaction it was.
+        timeout_ms: that it was given.
+        extra: further settings that it made.
+    """
     transaction = session.get_transaction()
     known, present = session.info.get(_LIMITED, (None, {}))
     kept = present if transaction is not None and known is transaction else {}
-    limits = {"statement_timeout": str(timeout_ms), **_PLANNING}
+    limits = {"statement_timeout": str(timeout_ms), **_PLANNING, **(extra or {})}
     session.info[_LIMITED] = (transaction, {**kept, **limits})

@@ -1,7 +1,8 @@
 """Completing what is being typed: words of the index, and whole names that begin so.
 
 A prefix of up to five letters has its words ready in a table; longer ones are few enough to be read
-from the vocabulary. Names are the best in quality of the first that begin so.
+from the vocabulary. Where too few of these may be told of one person's files, that person's own
+words follow. Names are the best in quality of the first that begin so.
 
 Invariant: work is bounded whatever is typed, and nobody is told of a file that they may not see.
 """
@@ -10,14 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, collate, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Select, cast, collate, func, literal_column, select, text
+from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
 from samplemind.models.search_document import SearchDocument
 from samplemind.search.filters import Filters
-from samplemind.search.query_limits import limit_queries
+from samplemind.search.languages import TextConfiguration
+from samplemind.search.query_limits import LIMITING, note_limits
 from samplemind.search.text import split_words
 from samplemind.search.vocabulary import CountedWord, fold, visible_words
 from samplemind.settings import SearchSettings
@@ -25,22 +29,30 @@ from samplemind.settings import SearchSettings
 MAX_SUGGESTIONS = 50
 MAX_PREFIX_LENGTH = 100
 _LETTERS = 5  # of the prefixes that have a row
+_OWN_FILES = 1000  # whose words are read where the vocabulary's first ones are too few
 _NAMES_LOOKED_AT = 100
 _LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
 _LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
 NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
 
-_BY_PREFIX = text("""
-SELECT word, documents, shared
-FROM search_prefixes, unnest(words) AS best (word) JOIN search_words USING (word)
-WHERE prefix = :prefix ORDER BY documents DESC, word
-""")
-_BY_RANGE = text("""
-SELECT word, documents, shared FROM search_words
-WHERE word ~>=~ :prefix AND word ~<~ :after
+# With a row for the limits even where no word is found.
+_BY_PREFIX = text(f"""
+SELECT found.*, {LIMITING} AS limits FROM (SELECT) AS always LEFT JOIN (
+    SELECT word, documents, shared
+    FROM search_prefixes, unnest(words) AS best (word) JOIN search_words USING (word)
+    WHERE prefix = :prefix
+) AS found ON true ORDER BY documents DESC, word
+""")  # noqa: S608 - a constant's value
+_BY_RANGE = text(f"""
+SELECT found.*, {LIMITING} AS limits FROM (SELECT) AS always LEFT JOIN (
+    SELECT word, documents, shared FROM search_words
+    WHERE word ~>=~ :prefix AND word ~<~ :after
+    ORDER BY (CASE WHEN CAST(:everything AS boolean) THEN documents ELSE shared END) DESC,
+             documents DESC, word LIMIT :limit
+) AS found ON true
 ORDER BY (CASE WHEN CAST(:everything AS boolean) THEN documents ELSE shared END) DESC,
-         documents DESC, word LIMIT :limit
-""")
+         documents DESC, word
+""")  # noqa: S608 - a constant's value
 
 
 class SuggestionKind(StrEnum):
@@ -88,11 +100,8 @@ async def suggest(
     if not typed:
         message = "there is nothing to complete: type a letter or a digit"
         raise InvalidInputError(message)
-    if not filters.everything:
-        # Who may see what is looked up; all the rest is bounded by itself.
-        await limit_queries(session, timeout_ms=settings.statement_timeout_ms)
     before, _, last = typed.rpartition(" ")
-    words = await _words(session, last, filters, settings.text_configuration, limit)
+    words = await _words(session, last, filters, settings, limit)
     names = await _names(session, typed, filters, limit)
     suggestions = [
         Suggestion(f"{before} {word.text}".strip(), SuggestionKind.WORD, word.told_to(filters))
@@ -109,21 +118,80 @@ async def suggest(
 
 
 async def _words(
-    session: AsyncSession, prefix: str, filters: Filters, configuration: str, limit: int
+    session: AsyncSession, prefix: str, filters: Filters, settings: SearchSettings, limit: int
 ) -> list[CountedWord]:
-    if len(prefix) <= _LETTERS and limit <= 10:
-        rows = await session.execute(_BY_PREFIX, {"prefix": prefix})
-    else:
-        parameters = {
-            "prefix": prefix,
+    is_ready = len(prefix) <= _LETTERS and limit <= 10
+    words = await _known_words(session, prefix, filters, settings, None if is_ready else limit)
+    if len(words) >= limit or _whose(filters) is None:
+        return words[:limit]
+    # The first words of the whole library say little of one person's: of these the rarer are
+    # looked at too, and those of the person's own files.
+    found = {word.text: word for word in words}
+    if is_ready:
+        for word in await _known_words(session, prefix, filters, settings, limit):
+            found.setdefault(word.text, word)
+    if len(found) < limit:
+        for text_, documents in await session.execute(_own_words(prefix, filters, limit)):
+            found.setdefault(text_, CountedWord(text_, documents, 0))
+    return list(found.values())[:limit]
+
+
+async def _known_words(
+    session: AsyncSession,
+    prefix: str,
+    filters: Filters,
+    settings: SearchSettings,
+    limit: int | None,
+) -> list[CountedWord]:
+    """Return the vocabulary's words that may be told; no limit: those that stand ready."""
+    timeout_ms = settings.statement_timeout_ms
+    parameters: dict[str, Any] = {"prefix": prefix, "timeout_ms": str(timeout_ms)}
+    if limit is not None:
+        # Some of them are not told to everybody.
+        looked_at = limit if _sees_all(filters) else _LOOKED_AT * limit
+        parameters |= {
             "after": _after(prefix),
             "everything": filters.everything,
-            # Some of them are not told to everybody.
-            "limit": limit if filters.everything else _LOOKED_AT * limit,
+            "limit": looked_at,
         }
-        rows = await session.execute(_BY_RANGE, parameters)
-    words = [CountedWord(*row) for row in rows]
-    return (await visible_words(session, words, filters, configuration))[:limit]
+    rows = await session.execute(_BY_PREFIX if limit is None else _BY_RANGE, parameters)
+    words = [
+        CountedWord(row.word, row.documents, row.shared) for row in rows if row.word is not None
+    ]
+    note_limits(session, timeout_ms=timeout_ms)
+    return await visible_words(session, words, filters, settings.text_configuration)
+
+
+def _sees_all(filters: Filters) -> bool:
+    return filters.everything and filters.owner_id is None
+
+
+def _whose(filters: Filters) -> UUID | None:
+    return filters.owner_id or filters.viewer_id
+
+
+def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
+    """Return the query for the words of an owner's, or else the viewer's, first files."""
+    files = (
+        select(SearchDocument.wording)
+        .where(
+            SearchDocument.owner_id == _whose(filters),
+            *filters.visible(SearchDocument.owner_id, SearchDocument.file_id),
+        )
+        .limit(_OWN_FILES)
+        .cte("files")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    configuration = cast(TextConfiguration.SIMPLE.value, REGCONFIG)
+    lexemes = func.unnest(func.tsvector_to_array(func.to_tsvector(configuration, files.c.wording)))
+    words = select(lexemes.label("word")).subquery("words")
+    return (
+        select(words.c.word, func.count())
+        .where(words.c.word.startswith(prefix, autoescape=True), words.c.word.op("!~")("^[0-9]+$"))
+        .group_by(words.c.word)
+        .order_by(func.count().desc(), words.c.word)
+        .limit(limit)
+    )
 
 
 async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int) -> Sequence[str]:

@@ -35,7 +35,7 @@ from samplemind.search.nearest import (
     walk,
     walk_settings,
 )
-from samplemind.search.query_limits import limit_queries
+from samplemind.search.query_limits import PLAN_MODE, limit_queries, plan_mode
 from samplemind.search.recall import chosen_ef_search
 from samplemind.search.results import (
     HIT_COLUMNS,
@@ -207,8 +207,7 @@ class VectorSearch:
         started = time.perf_counter()
         sound = await stored_sound(session, file_id, filters=filters)
         found = await self.similarity_search(session, sound, filters=filters, limit=limit)
-        # Half precision makes the similarity of two equal sounds a little less than 1.
-        hits = [hit for hit in found.results if hit.score >= similarity - _HALF_PRECISION]
+        hits = [hit for hit in found.results if is_duplicate(hit.score, similarity)]
         return _results(started, hits, len(hits) if len(hits) < limit else None, limit)
 
     async def neighbours(
@@ -288,13 +287,16 @@ class VectorSearch:
         async def run(way: _Way, compared: int | None) -> _Found:
             ef_search = min(max(tuning.ef_search, take), _MOST_EF_SEARCH)
             extra = walk_settings(ef_search) if way is walk else COMPARE_SETTINGS
-            await limit_queries(session, timeout_ms=timeout_ms, extra=extra)
+            planning = {PLAN_MODE: plan_mode(is_whole=way is walk and scope.whole)}
+            await limit_queries(session, timeout_ms=timeout_ms, extra={**extra, **planning})
             query = _statement(way, form, metric, take, many=many, documents=documents)
             return _Found((await session.execute(query, parameters)).all(), compared)
 
         bound = self._bound(scope)
         if not (scope.whole and tuning.vectors > bound):
-            await limit_queries(session, timeout_ms=timeout_ms, extra=COMPARE_SETTINGS)
+            planning = {PLAN_MODE: plan_mode(is_whole=False)}
+            settings = {**COMPARE_SETTINGS, **planning}
+            await limit_queries(session, timeout_ms=timeout_ms, extra=settings)
             counted = await session.scalar(_count(form, bound), parameters)
             passing = int(counted or 0)
             if passing <= bound:
@@ -319,6 +321,12 @@ class VectorSearch:
             ef_search = await chosen_ef_search(session, self._settings.recall_target)
             self._tuning = _Tuning(ef_search, vectors, now + _TUNING_S)
         return self._tuning
+
+
+def is_duplicate(score: float, similarity: float = DUPLICATE_SIMILARITY) -> bool:
+    """Return whether a cosine similarity is that of two sounds that are almost the same."""
+    # Half precision makes the similarity of two equal sounds a little less than 1.
+    return score >= similarity - _HALF_PRECISION
 
 
 def _form(scope: Scope) -> Scope:

@@ -289,6 +289,22 @@ async def test_recall_is_measured_and_the_target_chooses_ef_search(
     assert chosen == min(each.ef_search for each in measured if each.surely >= 0.95)
 
 
+async def test_calibration_ends_in_time_and_tells_how_far_it_is(
+    session: AsyncSession, library: SoundLibrary
+) -> None:
+    told: list[tuple[int, int]] = []
+    measured = await calibrate(
+        session,
+        queries=80,
+        ladder=(10, 40),
+        within_s=0,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert [each.queries for each in measured] == [50, 50]
+    assert [done for done, _ in told] == [*range(1, 51), 81, 82]
+    assert {total for _, total in told} == {82}
+
+
 async def test_what_cannot_be_compared_is_refused(
     session: AsyncSession, library: SoundLibrary
 ) -> None:

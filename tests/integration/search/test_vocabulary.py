@@ -89,6 +89,22 @@ async def test_private_words_do_not_crowd_out_those_that_may_be_told(
     assert "korza" not in await told(session, "kor", EVERYTHING)
 
 
+async def test_an_owner_is_told_rare_words_that_no_prefix_has_ready(
+    session: AsyncSession, connections: Connections, owner: UUID
+) -> None:
+    popular = [f"kor{letter}a_{n}" for letter in "bcdfghjklmnp" for n in range(2)]
+    await index_names(connections, *popular)
+    await index_names(connections, "korzu_7", owner_id=owner)
+    # Nor is it among the words that a longer look at the vocabulary finds.
+    await session.execute(text("DELETE FROM search_words WHERE word = 'korzu'"))
+
+    for viewer in (Filters(everything=True, owner_id=owner), Filters(viewer_id=owner)):
+        assert ("korzu" in await told(session, "kor", viewer)) == viewer.everything
+        assert "korzu" in await told(session, "korz", viewer)
+    for stranger in (STRANGER, Filters(viewer_id=uuid4()), Filters(owner_id=owner)):
+        assert "korzu" not in await told(session, "korz", stranger)
+
+
 async def test_a_private_word_spares_nobody_a_correction(
     session: AsyncSession, connections: Connections, owner: UUID
 ) -> None:
