@@ -197,6 +197,7 @@ class FullTextSearch:
         filters: Filters | None = None,
         limit: int = 20,
         offset: int = 0,
+        explain: bool = False,
         highlights: bool = True,
     ) -> Results:
         """Return what `search_audio_files` returns for the query with its misspelt words corrected.
@@ -217,7 +218,13 @@ class FullTextSearch:
 
         async def search(words: str) -> Results:
             return await self.search_audio_files(
-                session, words, filters=filters, limit=limit, offset=offset, highlights=highlights
+                session,
+                words,
+                filters=filters,
+                limit=limit,
+                offset=offset,
+                explain=explain,
+                highlights=highlights,
             )
 
         correction = await correct(session, query, filters, self._settings)

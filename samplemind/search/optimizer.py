@@ -56,7 +56,10 @@ SELECT (SELECT count(*) FROM search_documents) AS files,
         WHERE finished_at IS NULL AND failed_at IS NULL) AS rebuild_files,
        (SELECT max(finished_at) FROM search_rebuilds) AS rebuilt_at
 """)
-_RECALL = text("SELECT ef_search, recall, milliseconds, measured_at FROM search_recall ORDER BY 1")
+_RECALL = text("""
+SELECT ef_search, recall, milliseconds, measured_at, queries, vectors
+FROM search_recall ORDER BY ef_search
+""")
 # The view is there in every database, and works only where the library was loaded at the start.
 _COUNTS_QUERIES = text("""
 SELECT to_regclass('pg_stat_statements') IS NOT NULL
@@ -69,6 +72,8 @@ SELECT left(regexp_replace(query, '\\s+', ' ', 'g'), 200) AS query, calls,
 FROM pg_stat_statements
 WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query ~* '^\\s*(with|select)\\M.*\\msearch_(texts|documents|vectors|words|lexemes)'
+  -- Those that write or lock, and upkeep's own, are no searches.
+  AND query !~* '\\m(insert|update|delete|ctid|hashtextextended|search_staging)\\M'
 ORDER BY mean_exec_time DESC LIMIT :limit
 """)
 
@@ -98,12 +103,19 @@ class PendingList:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRecall:
-    """What one `ef_search` found of the true nearest when it was measured last."""
+    """What one `ef_search` found of the true nearest when it was measured last.
+
+    Attributes:
+        queries: how many samples stand behind the figure.
+        vectors: about how many the index had then.
+    """
 
     ef_search: int
     recall: float
     milliseconds: float
     measured_at: datetime
+    queries: int
+    vectors: int
 
 
 @dataclass(frozen=True, slots=True)
