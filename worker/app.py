@@ -159,8 +159,7 @@ def _route(name: str, *_: object, **__: object) -> dict[str, str]:
 app = Celery("samplemind", set_as_current=True)
 app.add_defaults(lambda: configuration(get_settings()))
 worker.transport.install()
-app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, PolicyCheck, BeatWatch})
-app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, DueJobs, PolicyCheck})
+app.steps["consumer"].update({LeaseKeeper, Heartbeat, Drain, DueJobs, PolicyCheck, BeatWatch})
 
 
 @signals.before_task_publish.connect

@@ -163,7 +163,10 @@ def indexes(suggest: bool, as_json: bool) -> None:
 
 @db.command()
 @click.option(
-    "--by", type=click.Choice(list(SlowOrder)), default=SlowOrder.TOTAL, show_default=True
+    "--by",
+    type=click.Choice([order.value for order in SlowOrder]),
+    default=SlowOrder.TOTAL.value,
+    show_default=True,
 )
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--trend", is_flag=True, help="How they changed between two kept snapshots.")
@@ -175,7 +178,7 @@ def indexes(suggest: bool, as_json: bool) -> None:
     help="How far back the earlier of the two snapshots lies; with --trend.",
 )
 @json_option
-def slow(by: SlowOrder, limit: int, trend: bool, hours: int, as_json: bool) -> None:
+def slow(by: str, limit: int, trend: bool, hours: int, as_json: bool) -> None:
     """The statements that cost most: by total time, by mean time, or by disk.
 
     With --trend: what each did since a snapshot of some hours ago, and how many times slower a call
@@ -185,15 +188,16 @@ def slow(by: SlowOrder, limit: int, trend: bool, hours: int, as_json: bool) -> N
 
     Example: samplemind db slow --trend --hours 168
     """
+    order = SlowOrder(by)
     if trend:
-        if by is not SlowOrder.TOTAL:
+        if order is not SlowOrder.TOTAL:
             message = "--trend is ordered by the time between the snapshots: leave --by out"
             raise InvalidInputError(message)
         _show_trends(timedelta(hours=hours), limit, as_json=as_json)
         return
 
     async def work(settings: Settings) -> list[dict[str, Any]]:
-        found = await QueryOptimizer(settings).get_slow_queries(order=by, limit=limit)
+        found = await QueryOptimizer(settings).get_slow_queries(order=order, limit=limit)
         return [asdict(each) for each in found]
 
     found = _run(work)

@@ -1,6 +1,7 @@
 """`samplemind index`: how far the search index is behind, how it is, and its upkeep."""
 
 import dataclasses
+from typing import Any
 
 import click
 
@@ -13,7 +14,14 @@ from samplemind.search.fold import fold_vectors
 from samplemind.search.indexer import drain
 from samplemind.search.optimizer import SearchOptimizer, SearchStats
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
-from samplemind.search.recall import calibrate, chosen_ef_search
+from samplemind.search.recall import (
+    MOST_QUERIES,
+    QUERIES,
+    WITHIN_S,
+    calibrate,
+    choose_ef_search,
+    chosen_ef_search,
+)
 from samplemind.search.reconcile import reconcile
 
 
@@ -174,6 +182,68 @@ def optimize(as_json: bool) -> None:
     _print(found, as_json)
 
 
+@index.command()
+@click.option(
+    "--queries",
+    type=click.IntRange(1, MOST_QUERIES),
+    default=QUERIES,
+    show_default=True,
+    help="Sounds to ask for, at most.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=WITHIN_S,
+    show_default=True,
+    help="Time for asking; where it ends, fewer sounds stand behind the figures.",
+)
+@json_option
+def recall(queries: int, seconds: float, as_json: bool) -> None:
+    """Measure how much of the true nearest searches by sound find, and choose `ef_search` by it.
+
+    `samplemind index stats` shows what was measured last; every night measures it anew. Ended by
+    Ctrl-C, it leaves the figures that were there.
+
+    Example: samplemind index recall --queries 100
+    """
+    with progress_bar() as bar:
+        task = bar.add_task("recall", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        async def work(connections: Connections) -> dict[str, Any]:
+            target = connections.settings.search.recall_target
+            async with connections.postgres.session() as session:
+                measured = await calibrate(
+                    session, queries=queries, within_s=seconds, progress=progress
+                )
+            return {
+                "target": target,
+                "ef_search": choose_ef_search(measured, target),
+                "recall": [dataclasses.asdict(each) for each in measured],
+            }
+
+        found = with_connections(work)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ["ef_search", "recall@10", "surely", "ms", "samples"],
+        (
+            (
+                each["ef_search"],
+                f"{each['recall']:.3f}",
+                f"{each['surely']:.3f}",
+                f"{each['milliseconds']:.2f}",
+                each["queries"],
+            )
+            for each in found["recall"]
+        ),
+    )
+    console.print(f"searches use ef_search [bold]{found['ef_search']}[/bold] for {found['target']}")
+
+
 def _print(found: dict[str, object], as_json: bool) -> None:
     if as_json:
         print_json(found)
@@ -205,8 +275,17 @@ def _print_stats(found: SearchStats) -> None:
         ((pending.index, pending.pages, pending.entries) for pending in found.pending),
     )
     print_table(
-        ["ef_search", "recall@10", "ms"],
-        ((each.ef_search, f"{each.recall:.3f}", each.milliseconds) for each in found.recall),
+        ["ef_search", "recall@10", "ms", "samples", "measured"],
+        (
+            (
+                each.ef_search,
+                f"{each.recall:.3f}",
+                f"{each.milliseconds:.2f}",
+                each.queries,
+                f"{each.measured_at:%Y-%m-%d %H:%M}",
+            )
+            for each in found.recall
+        ),
     )
     print_table(
         ["slowest searches", "calls", "mean ms", "max ms"],

@@ -42,8 +42,8 @@ def filter_options(command: Any) -> Any:
         click.option("--half-or-double", is_flag=True, help="Half and double the tempo pass too."),
         click.option(
             "--key-match",
-            type=click.Choice(list(KeyMatch)),
-            default=KeyMatch.EXACT,
+            type=click.Choice([each.value for each in KeyMatch]),
+            default=KeyMatch.EXACT.value,
             show_default=True,
             help="Whether relative, or all compatible keys pass too.",
         ),
@@ -218,6 +218,20 @@ def print_results(results: Results) -> None:
 
     A narrow terminal has no room for ids; `--json` and a wider one show them.
     """
+    if not results.results:
+        console.print("Nothing was found.")
+    else:
+        _print_hits(results)
+    if results.did_you_mean is not None:
+        if results.searched is not None:
+            console.print(f"Shown for: {escape(results.searched)}", style="bold")
+        if results.searched != results.did_you_mean:
+            console.print(f"Did you mean: {escape(results.did_you_mean)}", style="bold")
+    total = f"{results.total}" if results.total_is_exact else f"more than {results.total}"
+    console.print(f"[dim]{len(results.results)} of {total} in {results.took_ms:.1f} ms[/dim]")
+
+
+def _print_hits(results: Results) -> None:
     columns = ["score", "title", "kind", "bpm", "key", "seconds"]
     explained = any(hit.explanation for hit in results.results)
     with_ids = console.width >= _WIDTH_WITH_IDS
@@ -229,17 +243,14 @@ def print_results(results: Results) -> None:
             for hit in results.results
         ),
     )
-    if results.did_you_mean is not None:
-        if results.searched is not None:
-            console.print(f"Shown for: {escape(results.searched)}", style="bold")
-        if results.searched != results.did_you_mean:
-            console.print(f"Did you mean: {escape(results.did_you_mean)}", style="bold")
-    total = f"{results.total}" if results.total_is_exact else f"more than {results.total}"
-    console.print(f"[dim]{len(results.results)} of {total} in {results.took_ms:.1f} ms[/dim]")
 
 
 def _because(hit: Hit) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in (hit.explanation or {}).items())
+    # Places and counts are whole numbers, and read better so.
+    return "  ".join(
+        f"{name.replace('_', ' ')} {value if isinstance(value, int) else f'{value:.3f}'}"
+        for name, value in (hit.explanation or {}).items()
+    )
 
 
 def _print_facets(facets: Facets) -> None:

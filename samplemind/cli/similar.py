@@ -41,7 +41,12 @@ from samplemind.search.vector import DUPLICATE_SIMILARITY, is_duplicate
     metavar="ASPECT=NUMBER",
     help=f"How much an aspect counts: {', '.join(ASPECTS)}; repeatable.",
 )
-@click.option("--metric", type=click.Choice(list(Metric)), default=Metric.COSINE, show_default=True)
+@click.option(
+    "--metric",
+    type=click.Choice([each.value for each in Metric]),
+    default=Metric.COSINE.value,
+    show_default=True,
+)
 @click.option("--duplicates", is_flag=True, help=f"Only what is {DUPLICATE_SIMILARITY:.0%} alike.")
 @click.option("--explain", is_flag=True, help="Show what each score is made of.")
 @filter_options
@@ -97,8 +102,8 @@ def similar(
 @click.option("--like", required=True, metavar="FILE_OR_ID", help="What results should sound like.")
 @click.option(
     "--fusion",
-    type=click.Choice(list(Fusion)),
-    default=Fusion.RECIPROCAL_RANK,
+    type=click.Choice([each.value for each in Fusion]),
+    default=Fusion.RECIPROCAL_RANK.value,
     show_default=True,
     help="By places (rrf), or by scores and the two weights (weighted).",
 )

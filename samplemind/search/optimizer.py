@@ -57,7 +57,10 @@ SELECT (SELECT count(*) FROM search_documents) AS files,
        (SELECT max(finished_at) FROM search_rebuilds) AS rebuilt_at
 """)
 _FRESH = text("SELECT count(*) FROM search_vectors_fresh")
-_RECALL = text("SELECT ef_search, recall, milliseconds, measured_at FROM search_recall ORDER BY 1")
+_RECALL = text("""
+SELECT ef_search, recall, milliseconds, measured_at, queries, vectors
+FROM search_recall ORDER BY ef_search
+""")
 # The view is there in every database, and works only where the library was loaded at the start.
 _COUNTS_QUERIES = text("""
 SELECT to_regclass('pg_stat_statements') IS NOT NULL
@@ -66,6 +69,8 @@ SELECT to_regclass('pg_stat_statements') IS NOT NULL
 _OF_SEARCHES = """
 dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND query ~* '^\\s*(with|select)\\M.*\\msearch_(texts|documents|vectors|words|lexemes)'
+  -- Those that write or lock, and upkeep's own, are no searches.
+  AND query !~* '\\m(insert|update|delete|ctid|hashtextextended|search_staging)\\M'
 """
 _TOTALS = text(f"""
 SELECT coalesce(sum(calls), 0)::bigint AS calls,
@@ -108,12 +113,19 @@ class PendingList:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRecall:
-    """What one `ef_search` found of the true nearest when it was measured last."""
+    """What one `ef_search` found of the true nearest when it was measured last.
+
+    Attributes:
+        queries: how many samples stand behind the figure.
+        vectors: about how many the index had then.
+    """
 
     ef_search: int
     recall: float
     milliseconds: float
     measured_at: datetime
+    queries: int
+    vectors: int
 
 
 @dataclass(frozen=True, slots=True)

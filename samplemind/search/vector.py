@@ -367,7 +367,9 @@ def _score(distance: float, metric: Metric) -> float:
 
 
 def _to_hit(row: Row[Any], metric: Metric, *, explain: bool) -> Hit:
-    explanation = {metric.value: round(row.distance, 6)} if explain else None
+    # What the score is made of: a distance, which is the smaller the nearer.
+    name = f"{metric.value}_distance"
+    explanation = {name: round(row.distance, 6)} if explain else None
     return to_hit(row, score=_score(row.distance, metric), explanation=explanation)
 
 

@@ -12,6 +12,7 @@ from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.models.search_vector import SearchBlocks
 from samplemind.repositories.collections import AudioCollectionRepository
 from samplemind.repositories.users import UserRepository
+from samplemind.search.exact import true_nearest
 from samplemind.search.filters import Filters, Range
 from samplemind.search.nearest import Metric
 from samplemind.search.recall import UNMEASURED_EF_SEARCH, calibrate, chosen_ef_search
@@ -289,20 +290,36 @@ async def test_recall_is_measured_and_the_target_chooses_ef_search(
     assert chosen == min(each.ef_search for each in measured if each.surely >= 0.95)
 
 
-async def test_calibration_ends_in_time_and_tells_how_far_it_is(
+async def test_measuring_recall_in_no_time_asks_for_the_least_and_says_so(
     session: AsyncSession, library: SoundLibrary
 ) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[int] = []
+
     measured = await calibrate(
         session,
-        queries=80,
-        ladder=(10, 40),
+        queries=60,
+        ladder=(10, 400),
         within_s=0,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, _total: told.append(done),
     )
-    assert [each.queries for each in measured] == [50, 50]
-    assert [done for done, _ in told] == [*range(1, 51), 81, 82]
-    assert {total for _, total in told} == {82}
+
+    assert [each.queries for each in measured] == [30, 30]
+    assert measured[-1].recall >= 0.99
+    assert told == sorted(told)
+    assert told[-1] == 1000
+
+
+async def test_the_library_read_once_gives_each_sound_its_true_nearest(
+    session: AsyncSession, library: SoundLibrary
+) -> None:
+    sounds = wanted(40)
+
+    answers = await true_nearest(session, [each.direction for each in sounds], VERSION, take=10)
+
+    # The oracle rounds what is looked for to half precision, as queries do.
+    assert recall(answers, [library.nearest(each.vector, 10) for each in sounds]) >= 0.99
+    none = await true_nearest(session, [each.direction for each in sounds], "another", take=10)
+    assert none == [[]] * len(sounds)
 
 
 async def test_what_cannot_be_compared_is_refused(
