@@ -146,7 +146,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         CreateBase(),
-        "20 1 * * *",
+        "10 22 * * *",
         "Recovery replays a day of WAL at most; does nothing where no archive was begun.",
     ),
     Entry(
