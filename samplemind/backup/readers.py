@@ -4,8 +4,11 @@ Invariant: a restore that is done stays done: who cannot be told is named in the
 an operator can do instead.
 """
 
+from itertools import islice
+
 import redis
 
+from samplemind.cache.keys import Keys
 from samplemind.connections.redis import translating_errors
 from samplemind.errors import ConflictError, SampleMindError
 from samplemind.jobs.client import producer, publish
@@ -63,8 +66,10 @@ def _empty_cache(settings: Settings) -> str | None:
             socket_timeout=_TIMEOUT_S,
             socket_connect_timeout=_TIMEOUT_S,
         ) as client:
-            # All of this Redis may be forgotten at any time; that is what it is for.
-            client.flushdb()
+            # What was computed, and nothing else: one Redis may serve as the broker too.
+            found = client.scan_iter(Keys().value("*"), count=_SCAN_COUNT)
+            while keys := list(islice(found, _SCAN_COUNT)):
+                client.unlink(*keys)
     except redis.RedisError as error:
         return f"the cache was not emptied ({type(error).__name__}): `samplemind cache clear '*'`"
     return None

@@ -30,9 +30,7 @@ from samplemind.cli.output import (
     print_json,
     print_table,
 )
-from samplemind.cli.session import with_connections
-from samplemind.connections.resources import Connections
-from samplemind.errors import InvalidInputError, TransientError
+from samplemind.errors import InvalidInputError
 
 _KINDS = [kind.value for kind in BackupKind]
 
@@ -199,28 +197,11 @@ def restore(
         )
     for warning in report.warnings:
         error_console.print(warning)
-    if target == backup.database:
-        _forget_cached()
     if report.deferred:
         with _progress(backup) as control:
             backup.build_deferred(into, report.deferred, control)
     if as_json:
         print_json({**dataclasses.asdict(report), "deferred": len(report.deferred)})
-
-
-def _forget_cached() -> None:
-    """Delete what was computed from the databases as they were before the restore."""
-
-    async def delete(connections: Connections) -> None:
-        await connections.cached.cache.require()
-        await connections.cached.cache.delete_pattern("*")
-
-    try:
-        with_connections(delete)
-    except TransientError:
-        error_console.print(
-            "The cache does not answer: once it does, run `samplemind cache clear '*' --yes`."
-        )
 
 
 @click.group()

@@ -29,7 +29,8 @@ from samplemind.zstandard import zstd
 from tests.object_stores import moto_server
 
 NOW = datetime.now(UTC)
-OLD = NOW - timedelta(days=500)
+# In the morning, so that the minutes after it are of one day, whenever the tests run.
+OLD = (NOW - timedelta(days=500)).replace(hour=6, minute=0, second=0, microsecond=0)
 
 
 @pytest.fixture

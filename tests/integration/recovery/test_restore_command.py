@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 
+import redis
+
 from samplemind.connections.resources import Connections
 from samplemind.endpoints import Store
 from samplemind.migrate import migrate_postgres
+from samplemind.settings import Settings
 from tests.integration.recovery.conftest import Databases
 
 _KEYS = ("search:before", "report:before")
@@ -24,8 +27,8 @@ async def _cached(databases: Databases) -> list[object]:
         return [value for key in _KEYS if (value := await connections.cached.cache.get(key))]
 
 
-def _restore(databases: Databases, *arguments: str) -> None:
-    settings = databases.settings
+def _restore(databases: Databases, stack: Settings, *arguments: str) -> None:
+    settings = databases.settings.model_copy(update={"broker": stack.broker})
     urls = {f"SAMPLEMIND_{store.name}_URL": settings.url(store) for store in Store}
     environment = {
         **os.environ,
@@ -34,22 +37,28 @@ def _restore(databases: Databases, *arguments: str) -> None:
         "SAMPLEMIND_STORAGE_PATH": str(databases.folder),
         "SAMPLEMIND_HOME": str(settings.home),
     }
-    subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "samplemind", "backup", "restore", *arguments],
         env=environment,
-        check=True,
         capture_output=True,
+        text=True,
         timeout=120,
     )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_nothing_that_was_computed_before_a_restore_is_served_after_it(
-    databases: Databases,
+    databases: Databases, stack: Settings
 ) -> None:
     asyncio.run(migrate_postgres(databases.settings))
     databases.backup.create_backup()
     asyncio.run(_cache(databases))
+    queue = redis.Redis.from_url(databases.settings.cache.url.get_secret_value())
+    queue.lpush("index", "a message, where one Redis is cache and broker")
 
     assert len(asyncio.run(_cached(databases))) == len(_KEYS)
-    _restore(databases, "--drop", "--no-safety-backup", "--yes")
+    # Workers of other tests have left their signs of life in the broker.
+    _restore(databases, stack, "--drop", "--no-safety-backup", "--yes", "--beside-workers")
     assert asyncio.run(_cached(databases)) == []
+    assert queue.llen("index") == 1
+    queue.close()
