@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from samplemind.jobs.client import SyncJobs, publish
@@ -69,11 +70,11 @@ def index_files(self: Job, **payload: Any) -> dict[str, Any]:
     return dataclasses.asdict(report)
 
 
-@app.task(base=Job, name=DeleteFiles.job_name, ignore_result=False)
-def delete_files(**payload: Any) -> dict[str, Any]:
+@app.task(base=Job, bind=True, name=DeleteFiles.job_name, ignore_result=False)
+def delete_files(self: Job, **payload: Any) -> dict[str, Any]:
     """Take deleted files out of the index."""
     ids = DeleteFiles.model_validate(payload).ids
-    report = run(indexer.delete_files(connections(), ids))
+    report = run(indexer.delete_files(connections(), ids, progress=Progress(self).tell))
     _analyze_after_bulk(report)
     return dataclasses.asdict(report)
 
@@ -101,10 +102,11 @@ def rebuild(self: Job) -> dict[str, Any]:
     return {"id": str(report.id), "files": report.files, "seconds": report.seconds}
 
 
-@app.task(base=Job, name=RefreshVocabulary.job_name, ignore_result=False, **_UPKEEP)
-def refresh_vocabulary() -> dict[str, Any]:
+@app.task(base=Job, bind=True, name=RefreshVocabulary.job_name, ignore_result=False, **_UPKEEP)
+def refresh_vocabulary(self: Job) -> dict[str, Any]:
     """Count the words of the index."""
-    return dataclasses.asdict(run(SearchOptimizer(connections()).update_statistics()))
+    counted = SearchOptimizer(connections()).update_statistics(Progress(self).tell)
+    return dataclasses.asdict(run(counted))
 
 
 @app.task(base=Job, bind=True, name=FoldVectors.job_name, ignore_result=False)
@@ -118,12 +120,13 @@ def fold(self: Job) -> dict[str, Any]:
     return dataclasses.asdict(report)
 
 
-@app.task(base=Job, name=OptimizeSearch.job_name, **_UPKEEP)
-def optimize() -> dict[str, Any]:
+@app.task(base=Job, bind=True, name=OptimizeSearch.job_name, ignore_result=False, **_UPKEEP)
+def optimize(self: Job) -> dict[str, Any]:
     """Clear, tidy, and measure how much the approximate index finds."""
     run(discard_abandoned(connections()))
     report = run(SearchOptimizer(connections()).vacuum_tables())
-    run(connections().postgres.run(calibrate, idempotent=True))
+    measure = partial(calibrate, progress=Progress(self).tell)
+    run(connections().postgres.run(measure, idempotent=True))
     return report.figures()
 
 

@@ -142,11 +142,17 @@ def vocabulary(as_json: bool) -> None:
 
     Example: samplemind index vocabulary
     """
+    with progress_bar() as bar:
+        task = bar.add_task("words", total=None)
 
-    async def work(connections: Connections) -> dict[str, object]:
-        return dataclasses.asdict(await SearchOptimizer(connections).update_statistics())
+        async def work(connections: Connections) -> dict[str, object]:
+            counted = await SearchOptimizer(connections).update_statistics(
+                lambda done, total: bar.update(task, completed=done, total=total)
+            )
+            return dataclasses.asdict(counted)
 
-    _print(with_connections(work), as_json)
+        found = with_connections(work)
+    _print(found, as_json)
 
 
 @index.command()

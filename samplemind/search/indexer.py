@@ -134,13 +134,18 @@ async def index_files(
     return report
 
 
-async def delete_files(connections: Connections, ids: Sequence[UUID]) -> IndexReport:
+async def delete_files(
+    connections: Connections,
+    ids: Sequence[UUID],
+    *,
+    progress: Progress = lambda _done, _total: None,
+) -> IndexReport:
     """Take files out of the index that are no longer in the library.
 
     Call it after the deletion. A file that is in the library, because it was made again before a
     late message came, is brought up to date instead.
     """
-    return await index_files(connections, ids)
+    return await index_files(connections, ids, progress=progress)
 
 
 async def reindex_owner(

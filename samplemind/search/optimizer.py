@@ -7,6 +7,7 @@ and never changes what is found.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +17,7 @@ from samplemind.maintenance.vacuum import UpkeepReport, vacuum_tables
 from samplemind.search.configuration import index_configuration
 from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.search.generations import TABLES
-from samplemind.search.statistics import Vocabulary, refresh_vocabulary
+from samplemind.search.statistics import Progress, Vocabulary, refresh_vocabulary
 from samplemind.search.usage import forget_unused
 
 SEARCH_TABLES = (*TABLES, "search_lexemes", "search_words", "search_prefixes", "search_usage")
@@ -195,13 +196,20 @@ class SearchOptimizer:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
-    async def update_statistics(self) -> Vocabulary:
+    async def update_statistics(
+        self, progress: Progress = lambda _done, _total: None
+    ) -> Vocabulary:
         """Count the vocabulary anew and gather the planner's statistics of every search table.
+
+        Args:
+            progress: called after each step of the counting, which takes nearly all of the time.
 
         Raises:
             StoreUnavailableError: PostgreSQL did not answer.
         """
-        vocabulary = await self._connections.postgres.run(refresh_vocabulary, idempotent=True)
+        vocabulary = await self._connections.postgres.run(
+            partial(refresh_vocabulary, progress=progress), idempotent=True
+        )
 
         async def analyze(session: AsyncSession) -> None:
             await session.execute(text("SET LOCAL statement_timeout = 0"))

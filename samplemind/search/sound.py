@@ -57,7 +57,7 @@ class Sound:
 
     def __post_init__(self) -> None:
         check_vector(self.vector)
-        if not self.embedding_version:
+        if not self.embedding_version or "\x00" in self.embedding_version:
             message = "an embedding has a version: name the one that made the vector"
             raise InvalidInputError(message)
         if self.blocks is not None and (

@@ -5,6 +5,7 @@ query waits and none meets an empty vocabulary. A word's `shared` counts files w
 alone: those that everybody may see, and who may see any other file changes from hour to hour.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import TextClause, text
@@ -75,6 +76,8 @@ def _replacement(table: str, key: str, *values: str) -> tuple[TextClause, TextCl
     )
 
 
+Progress = Callable[[int, int], None]
+
 _STATEMENTS = (
     _PATIENCE,
     _MEMORY,
@@ -100,10 +103,18 @@ class Vocabulary:
     prefixes: int
 
 
-async def refresh_vocabulary(session: AsyncSession) -> Vocabulary:
-    """Count all words anew, in the caller's transaction; a second caller waits for the first."""
+async def refresh_vocabulary(
+    session: AsyncSession, progress: Progress = lambda _done, _total: None
+) -> Vocabulary:
+    """Count all words anew, in the caller's transaction; a second caller waits for the first.
+
+    Args:
+        session: the transaction to read and write in.
+        progress: called after each step with how many are done, and how many there are.
+    """
     await session.execute(_LOCK)
-    for statement in _STATEMENTS:
+    for done, statement in enumerate(_STATEMENTS, 1):
         await session.execute(statement)
+        progress(done, len(_STATEMENTS))
     lexemes, words, prefixes = (await session.execute(_SIZES)).one()
     return Vocabulary(lexemes, words, prefixes)

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,12 +13,15 @@ from samplemind.models.audio_collection import AudioCollection, AudioCollectionI
 from samplemind.models.user import User
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
+from samplemind.search.hybrid import HybridSearch
 from samplemind.search.indexer import index_files
 from samplemind.search.query_limits import limit_queries
+from samplemind.search.sound import Sound
 from samplemind.search.statistics import refresh_vocabulary
 from samplemind.search.text_indexes import TEXT_INDEXES
 from samplemind.search.text_plan import TextBounds
-from tests.library import add_file
+from samplemind.search.vector import VectorSearch
+from tests.library import EMBEDDING_VERSION, add_file, unit_vector
 
 EVERYTHING = Filters(everything=True)
 # Few files are many already, so that the plans for common words are met.
@@ -232,16 +235,50 @@ async def test_a_time_limit_ends_a_query(session: AsyncSession) -> None:
         await session.execute(text("SELECT pg_sleep(5)"))
 
 
-@settings(
+HOSTILE = st.text(max_size=60) | st.text("'\"\\;-%_()&|!<>:*$ orkic\x00", max_size=40)
+UNHURRIED = settings(
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(query=st.text(max_size=60) | st.text("'\"\\;-%_()&|!<>:*$ orkic\x00", max_size=40))
+
+
+async def asked(answer: Awaitable[object]) -> None:
+    """Whatever was asked is answered, or refused in words."""
+    try:
+        await answer
+    except InvalidInputError as error:
+        assert str(error)  # noqa: PT017
+
+
+@UNHURRIED
+@given(query=HOSTILE)
 async def test_no_text_becomes_sql(session: AsyncSession, names: list[UUID], query: str) -> None:
-    for ask in (GATHERING.search_audio_files, GATHERING.fuzzy_search, GATHERING.autocomplete):
-        try:
-            await ask(session, query, filters=EVERYTHING)
-        except InvalidInputError as error:
-            assert str(error)  # noqa: PT017
+    sound = Sound(unit_vector(1), EMBEDDING_VERSION)
+    for ask in (
+        GATHERING.search_audio_files,
+        GATHERING.fuzzy_search,
+        GATHERING.autocomplete,
+        GATHERING.facets,
+    ):
+        await asked(ask(session, query, filters=EVERYTHING))
+    await asked(HybridSearch().hybrid_search(session, query, sound, filters=EVERYTHING))
+    assert await session.scalar(text("SELECT count(*) FROM search_texts")) == 40
+
+
+@UNHURRIED
+@given(given=st.fixed_dictionaries(dict.fromkeys(("tag", "format", "version"), HOSTILE)))
+async def test_no_filter_and_no_name_becomes_sql(
+    session: AsyncSession, names: list[UUID], given: dict[str, str]
+) -> None:
+    filters, sound = EVERYTHING, Sound(unit_vector(1), EMBEDDING_VERSION)
+    try:
+        filters = Filters(everything=True, tags=(given["tag"],), formats=(given["format"],))
+        sound = Sound(unit_vector(1), given["version"])
+    except InvalidInputError as error:
+        assert str(error)  # noqa: PT017
+    await asked(GATHERING.search_audio_files(session, "kick", filters=filters))
+    await asked(GATHERING.facets(session, "kick", filters=filters))
+    await asked(VectorSearch().similarity_search(session, sound, filters=filters))
+    await asked(VectorSearch().batch_similarity_search(session, [sound], filters=filters))
     assert await session.scalar(text("SELECT count(*) FROM search_texts")) == 40
