@@ -232,7 +232,8 @@ class FaultyProxy:
     """Passes TCP connections on to a server, and does them harm when told to.
 
     `refuse` closes each connection at once, `reset_after` cuts it after so many bytes of the
-    client's, `silent` accepts and never answers, `answers_500` answers every request itself.
+    client's, `silent` accepts and never answers, `answers_500` answers every request itself,
+    `bytes_per_s` is how fast a connection passes what the client sends.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -241,6 +242,7 @@ class FaultyProxy:
         self.port = int(self._listener.getsockname()[1])
         self.refuse = False
         self.silent = False
+        self.bytes_per_s: int | None = None
         self.answers_500 = 0
         self.reset_after: int | None = None
         self.resets = 0
@@ -302,6 +304,8 @@ class FaultyProxy:
                 server.shutdown(socket.SHUT_RDWR)
                 return
             server.sendall(block)
+            if self.bytes_per_s is not None:
+                time.sleep(len(block) / self.bytes_per_s)
         server.shutdown(socket.SHUT_WR)
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:

@@ -28,7 +28,13 @@ from samplemind.backup.manifest import BackupKind
 from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.verification import Level
 from samplemind.backup.wal import drop_slot
-from samplemind.errors import BackupError, ConflictError, StorageError, StoreUnavailableError
+from samplemind.errors import (
+    BackupCancelledError,
+    BackupError,
+    ConflictError,
+    StorageError,
+    StoreUnavailableError,
+)
 from samplemind.settings import StorageSettings
 from tests.integration.recovery.conftest import Databases
 from tests.object_stores import FaultyProxy, RcloneServer, rclone_server, s3_settings
@@ -97,6 +103,33 @@ def test_a_store_that_goes_away_midway_leaves_nothing_listed_and_the_next_run_wo
     proxy.refuse, proxy.reset_after = False, None
     made = backup.create_backup()
     assert [entry.id for entry in listed(databases, server)] == [made.id]
+
+
+def test_a_slow_store_makes_a_backup_longer_and_no_less_whole(
+    databases: Databases, proxy: FaultyProxy
+) -> None:
+    databases.sql(ROWS)
+    backup = through(databases, s3_settings(proxy.port))
+    proxy.bytes_per_s = 4 * 2**20
+    made = backup.create_backup()
+    proxy.bytes_per_s = None
+    assert backup.verify_backup(made.id, level=Level.DECODED).problems == ()
+
+
+def test_a_backup_into_a_slow_store_is_cancelled_before_it_is_through(
+    databases: Databases, server: RcloneServer, proxy: FaultyProxy
+) -> None:
+    databases.sql(ROWS)
+    proxy.bytes_per_s = 2**20
+
+    def stop(step: Step) -> None:
+        if step.done:
+            control.cancel()
+
+    control = Control(tell=stop)
+    with pytest.raises(BackupCancelledError):
+        through(databases, s3_settings(proxy.port)).create_backup(control=control)
+    assert listed(databases, server) == []
 
 
 def test_two_backups_that_begin_at_once_are_one_and_a_word(databases: Databases) -> None:
