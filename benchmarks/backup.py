@@ -171,16 +171,24 @@ class _Bench:
 
     def foreground(self) -> list[Row]:
         quiet = self._p95(lambda: time.sleep(5))
-        busy_p95 = self._p95(self._create)
+        commanded = self._p95(self._create)
+        as_job = self._p95(self._create_as_job)
         return [
             row(
-                "foreground p95 during a backup",
-                busy_p95 * 1000,
+                "foreground p95 during a backup that is a job",
+                as_job * 1000,
                 "ms",
                 peer=("without", quiet * 1000),
-                ratio=quiet / busy_p95,
+                ratio=quiet / as_job,
                 goal="≤ 1.2 ×",
-                met=busy_p95 <= 1.2 * quiet,
+                met=as_job <= 1.2 * quiet,
+            ),
+            row(
+                "foreground p95 during a backup that somebody waits for",
+                commanded * 1000,
+                "ms",
+                peer=("without", quiet * 1000),
+                ratio=quiet / commanded,
             ),
         ]
 
@@ -324,6 +332,11 @@ class _Bench:
 
     def _create(self) -> Manifest:
         return self.backup.create_backup(control=Control())
+
+    def _create_as_job(self) -> Manifest:
+        beside = self.settings.backup.beside_queries()
+        backup = DatabaseBackup(settings=self.settings.model_copy(update={"backup": beside}))
+        return backup.create_backup(control=backup.control())
 
     def _verify(self, made: Manifest, level: Level) -> None:
         found = self.backup.verify_backup(made.id, level=level)

@@ -373,6 +373,12 @@ class BackupSettings(_Group):
     rate_limit_mib_s: float = Field(
         0, ge=0, description="MiB a second that a backup reads at most; 0: no limit"
     )
+    beside_jobs: int = Field(
+        1, ge=1, le=32, description="as jobs, of backups that are jobs and run beside queries"
+    )
+    beside_rate_mib_s: float = Field(
+        20, ge=0, description="as rate_limit_mib_s, of these; 0: no limit of their own"
+    )
     local_copy: Path | None = Field(
         None, description="directory that gets a copy of each backup; none: no copy"
     )
@@ -395,6 +401,16 @@ class BackupSettings(_Group):
     key_file: Path | None = Field(
         None, description="file with lines `id base64`, the current one first; beside or for keys"
     )
+
+    def beside_queries(self) -> "BackupSettings":
+        """Return these settings for a backup that nobody waits for and queries run beside."""
+        limits = [rate for rate in (self.rate_limit_mib_s, self.beside_rate_mib_s) if rate]
+        return self.model_copy(
+            update={
+                "jobs": min(self.jobs, self.beside_jobs),
+                "rate_limit_mib_s": min(limits, default=0.0),
+            }
+        )
 
 
 class OAuthProvider(StrEnum):

@@ -33,7 +33,7 @@ _log = get_logger(__name__)
 def create(self: Job, **payload: Any) -> dict[str, Any]:
     """Back both stores up."""
     order = CreateBackup.model_validate(payload)
-    backup = _backup()
+    backup = _backup_beside_queries()
     made = backup.create_backup(
         BackupKind(order.kind), reason=order.reason, control=_control(self, backup)
     )
@@ -74,7 +74,7 @@ def drill(self: Job, **payload: Any) -> dict[str, Any]:
 @app.task(base=Job, bind=True, name=CreateBase.job_name, ignore_result=False, **_LONG)
 def create_base(self: Job) -> dict[str, Any] | None:
     """Take the next base backup and verify it, where an archive was begun."""
-    backup = _backup()
+    backup = _backup_beside_queries()
     if backup.archive_lag() is None:
         return None
     control = _control(self, backup)
@@ -102,6 +102,13 @@ def archive_wal() -> dict[str, Any] | None:
 
 def _backup() -> DatabaseBackup:
     return DatabaseBackup(settings=connections().settings)
+
+
+def _backup_beside_queries() -> DatabaseBackup:
+    settings = connections().settings
+    return DatabaseBackup(
+        settings=settings.model_copy(update={"backup": settings.backup.beside_queries()})
+    )
 
 
 def _control(job: Job, backup: DatabaseBackup) -> Control:

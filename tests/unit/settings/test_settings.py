@@ -10,7 +10,13 @@ from pydantic import SecretStr
 from samplemind.endpoints import Store, read_endpoints, remove_endpoints, write_endpoints
 from samplemind.errors import SettingsError, StackNotRunningError
 from samplemind.limit import Limit
-from samplemind.settings import Settings, get_settings, load_settings, variable_names
+from samplemind.settings import (
+    BackupSettings,
+    Settings,
+    get_settings,
+    load_settings,
+    variable_names,
+)
 
 _URLS = {
     Store.POSTGRES: SecretStr("postgresql://u:pw@127.0.0.1:1/x"),
@@ -239,3 +245,11 @@ def test_open_dead_letters_are_kept_longer_than_those_that_ended(monkeypatch):
     assert any("open_letters_days must be more" in fault for fault in _faults())
     monkeypatch.setenv("SAMPLEMIND_RETENTION_OPEN_LETTERS_DAYS", "801")
     assert load_settings().retention.open_letters_days == 801
+
+
+def test_a_backup_beside_queries_keeps_the_stricter_limits() -> None:
+    beside = BackupSettings(jobs=4, beside_jobs=1, beside_rate_mib_s=20).beside_queries()
+    assert (beside.jobs, beside.rate_limit_mib_s) == (1, 20)
+    slow = BackupSettings(jobs=1, beside_jobs=3, rate_limit_mib_s=5, beside_rate_mib_s=20)
+    assert (slow.beside_queries().jobs, slow.beside_queries().rate_limit_mib_s) == (1, 5)
+    assert BackupSettings(beside_rate_mib_s=0).beside_queries().rate_limit_mib_s == 0
