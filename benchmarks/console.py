@@ -86,6 +86,11 @@ def _pages(address: str, names: Mapping[str, str], *, rounds: int, share: int) -
         "failed jobs": "/failed-jobs",
         "failed jobs, searched": "/failed-jobs?text=connection",
         "one failed job": f"/failed-jobs/{names['letter']}",
+        "backups": "/backups",
+        "schedule": "/schedule",
+        "database": "/database",
+        "search": "/search",
+        "cache": "/cache",
         "Flower's workers": "/workers",
         "Flower's tasks": "/tasks",
         "Flower's tasks, their rows": "/tasks/datatable?draw=1&start=0&length=15"
