@@ -34,9 +34,10 @@ from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store
 from samplemind.ids import new_id
 from samplemind.jobs import dead_letters
-from samplemind.jobs.client import SyncJobs, producer
+from samplemind.jobs.client import SyncJobs
 from samplemind.jobs.letters import INBOX, DeathCause, Letter, encode_arguments
 from samplemind.jobs.payloads import IndexFiles
+from samplemind.jobs.publishing import producer
 from samplemind.migrate import migrate_postgres
 from samplemind.repositories.batch_items import BatchItemRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository

@@ -9,7 +9,6 @@ from celery.exceptions import SoftTimeLimitExceeded
 from samplemind import batches
 from samplemind.documents.batch_job import Callback
 from samplemind.errors import AudioReadError
-from samplemind.jobs.client import publish, publish_chunks
 from samplemind.jobs.payloads import (
     AnalyzeBatch,
     BatchChunk,
@@ -18,6 +17,7 @@ from samplemind.jobs.payloads import (
     RescueBatches,
     WorkBatch,
 )
+from samplemind.jobs.publishing import publish, publish_chunks
 from samplemind.repositories.batch_items import Chunk
 from worker.app import app
 from worker.once import publish_once

@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from samplemind.jobs.client import SyncJobs, publish
+from samplemind.jobs.client import SyncJobs
 from samplemind.jobs.payloads import (
     AnalyzeTables,
     DeleteFiles,
@@ -18,6 +18,7 @@ from samplemind.jobs.payloads import (
     RefreshVocabulary,
     ReindexOwner,
 )
+from samplemind.jobs.publishing import publish
 from samplemind.search import indexer
 from samplemind.search.bulk import count_written, forget_written
 from samplemind.search.fold import FoldReport, fold_vectors

@@ -15,7 +15,7 @@ from samplemind.batches import BatchPlan, cancel, feed, plan, progress
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_job import BatchState
 from samplemind.ids import new_id
-from samplemind.jobs.client import producer, publish_chunks
+from samplemind.jobs.publishing import producer, publish_chunks
 from samplemind.settings import Settings
 
 HUGE, SMALL = 20_000, 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.batches.platform import Worker, stores
 from benchmarks.batches.probe import VARIABLE
 from benchmarks.row import Row, row
-from samplemind.jobs.client import producer
+from samplemind.jobs.publishing import producer
 
 GOAL_S = 30.0
 LONG_S = float(os.environ.get("BENCH_LONG_S", "40"))

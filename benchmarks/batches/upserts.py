@@ -23,8 +23,8 @@ from benchmarks.row import Row, row
 from samplemind.connections.resources import Connections
 from samplemind.documents.audio_file import AudioFile, FileStatus, audio_file_id
 from samplemind.ids import new_id
-from samplemind.jobs.client import producer, publish
 from samplemind.jobs.payloads import IndexDirty
+from samplemind.jobs.publishing import producer, publish
 from samplemind.models.search_document import SearchDocument
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.search.dirty import mark_dirty

@@ -19,7 +19,8 @@ from limits import RateLimitItemPerHour
 from pydantic import SecretStr
 
 from benchmarks.row import Row, row
-from samplemind.cache.cached import ComputedCache, Policy, cached
+from samplemind.cache.cached import cached
+from samplemind.cache.computed import ComputedCache, Policy
 from samplemind.cache.popularity import Popularity
 from samplemind.cache.rate_limit import Limit, RateLimitCache
 from samplemind.cache.redis_cache import RedisCache, connect_cache

@@ -11,8 +11,8 @@ import redis
 from samplemind.cache.keys import Keys
 from samplemind.connections.redis import translating_errors
 from samplemind.errors import ConflictError, SampleMindError
-from samplemind.jobs.client import producer, publish
 from samplemind.jobs.payloads import ReconcileIndex
+from samplemind.jobs.publishing import producer, publish
 from samplemind.jobs.wire import HEARTBEAT_LIFE_S, HEARTBEAT_PATTERN, RoleName
 from samplemind.settings import BrokerSettings, Settings
 

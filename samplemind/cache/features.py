@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from samplemind.audio.limits import DEFAULT_LIMITS, AudioLimits
-from samplemind.cache.cached import ComputedCache, is_bypassed
+from samplemind.cache.computed import ComputedCache, is_bypassed
 from samplemind.cache.keys import key
 from samplemind.cache.redis_cache import DAY
 from samplemind.log import get_logger

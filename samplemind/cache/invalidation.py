@@ -22,7 +22,7 @@ from sqlalchemy import Delete, Insert, Table, Update, event, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, object_session
 
-from samplemind.cache.cached import ComputedCache
+from samplemind.cache.computed import ComputedCache
 from samplemind.errors import CommitOutcomeUnknownError
 from samplemind.log import get_logger
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem

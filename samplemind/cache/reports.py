@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from samplemind.cache.cached import Policy
+from samplemind.cache.computed import Policy
 from samplemind.cache.invalidation import COLLECTIONS
 from samplemind.cache.keys import key
 from samplemind.cache.redis_cache import HOUR

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from samplemind.cache.cached import Policy
+from samplemind.cache.computed import Policy
 from samplemind.cache.invalidation import (
     COLLECTIONS,
     GENERATION,

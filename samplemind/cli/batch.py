@@ -27,7 +27,7 @@ from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
 from samplemind.connections.resources import Connections
 from samplemind.errors import ConflictError
-from samplemind.jobs.client import feed_batch, producer, publish_chunks
+from samplemind.jobs.publishing import feed_batch, producer, publish_chunks
 from samplemind.repositories.audio_files import AudioFileRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository
 

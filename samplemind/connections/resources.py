@@ -20,7 +20,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from samplemind.cache.cached import ComputedCache
+from samplemind.cache.computed import ComputedCache
 from samplemind.cache.invalidation import (
     PUBLISHED,
     any_published,

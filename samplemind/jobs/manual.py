@@ -10,8 +10,8 @@ from uuid import uuid4
 from samplemind.connections.redis import translating_errors
 from samplemind.connections.resources import Connections
 from samplemind.errors import NotFoundError
-from samplemind.jobs.client import send_periodic
 from samplemind.jobs.periodic import MANUAL, TABLE_KEY, Periodic, read_table
+from samplemind.jobs.publishing import send_periodic
 
 
 def manual_slot(job_id: str) -> str:

@@ -12,10 +12,11 @@ from samplemind.backup.verification import Level
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_job import BatchState
 from samplemind.ids import new_id
-from samplemind.jobs.client import SyncJobs, producer
+from samplemind.jobs.client import SyncJobs
 from samplemind.jobs.letters import DeathCause
 from samplemind.jobs.payloads import CreateBackup, IndexFiles
 from samplemind.jobs.periodic import MANUAL
+from samplemind.jobs.publishing import producer
 from samplemind.repositories.periodic_runs import RunOutcome
 from samplemind.settings import Settings
 from tests.console_data import add_batch, add_letters

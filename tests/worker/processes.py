@@ -19,9 +19,9 @@ from pydantic import SecretStr
 
 from samplemind.embedded.binaries import server_binary
 from samplemind.endpoints import Store
-from samplemind.jobs.client import producer
 from samplemind.jobs.envelope import sent_headers
 from samplemind.jobs.periodic import slot_headers, slot_job_id
+from samplemind.jobs.publishing import producer
 from samplemind.jobs.wire import queue_for
 from samplemind.settings import BrokerSettings, Settings
 

@@ -11,8 +11,8 @@ from celery import Celery
 
 from samplemind.batches import cancel, finish, plan, retry_failed, send_callback, send_callbacks
 from samplemind.documents import Callback
-from samplemind.jobs.client import producer
 from samplemind.jobs.envelope import SENT_HEADER
+from samplemind.jobs.publishing import producer
 from samplemind.repositories.batch_jobs import BatchJobRepository
 from worker.once import publish_once
 

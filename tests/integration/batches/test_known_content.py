@@ -11,7 +11,7 @@ import pytest
 from samplemind.audio.analysis import ANALYZER_VERSION, analyze_file
 from samplemind.audio.examination import examine
 from samplemind.batches import Work, find_kind
-from samplemind.cache.cached import bypass
+from samplemind.cache.computed import bypass
 from samplemind.cache.features import AudioFeatureCache
 from samplemind.documents import AnalysisResult, AudioFile
 from samplemind.ids import new_id

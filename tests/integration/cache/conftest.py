@@ -8,7 +8,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from samplemind.cache.cached import ComputedCache
+from samplemind.cache.computed import ComputedCache
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.embedded.binaries import server_binary
 from samplemind.endpoints import Store

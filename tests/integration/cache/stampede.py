@@ -11,7 +11,7 @@ from collections import Counter
 
 from pydantic import SecretStr
 
-from samplemind.cache.cached import ComputedCache, Policy
+from samplemind.cache.computed import ComputedCache, Policy
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.settings import CacheSettings
 

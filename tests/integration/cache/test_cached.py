@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from samplemind.cache.cached import ComputedCache, Policy, bypass, cached, use_cache
+from samplemind.cache.cached import cached, use_cache
+from samplemind.cache.computed import ComputedCache, Policy, bypass
 from samplemind.cache.redis_cache import HOUR, RedisCache
 from samplemind.settings import Settings
 from tests.asynchronous import eventually

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from samplemind.cache.cached import ComputedCache, Policy
+from samplemind.cache.computed import ComputedCache, Policy
 from samplemind.cache.local import LocalLayer
 from samplemind.cache.redis_cache import HOUR, RedisCache
 from samplemind.settings import CacheSettings, Settings

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from samplemind.cache.cached import ComputedCache, Policy
+from samplemind.cache.computed import ComputedCache, Policy
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.settings import CacheSettings
 from tests.asynchronous import eventually

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from samplemind.cache.cached import ComputedCache
+from samplemind.cache.computed import ComputedCache
 from samplemind.cache.rate_limit import Algorithm, Decision, Limit, RateLimitCache, WhenDown
 from samplemind.cache.redis_cache import RedisCache
 from samplemind.errors import InvalidInputError

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from samplemind.cache.cached import ComputedCache
+from samplemind.cache.computed import ComputedCache
 from samplemind.cache.redis_cache import HOUR, RedisCache, jittered_ms
 from samplemind.cache.serialization import Form, dumps
 from samplemind.errors import InvalidInputError

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import delete, update
 
-from samplemind.cache.cached import ComputedCache, Policy
+from samplemind.cache.computed import ComputedCache, Policy
 from samplemind.cache.invalidation import (
     INDEX,
     invalidating,

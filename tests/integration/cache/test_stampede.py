@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from samplemind.cache.cached import ComputedCache
+from samplemind.cache.computed import ComputedCache
 from samplemind.settings import Settings
 from tests.asynchronous import eventually
 

@@ -17,7 +17,7 @@ from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError, JobFailedError, NotFoundError
 from samplemind.ids import new_id
 from samplemind.jobs.broker import JobBroker, Message
-from samplemind.jobs.client import Jobs, SyncJobs, producer
+from samplemind.jobs.client import Jobs, SyncJobs
 from samplemind.jobs.envelope import (
     SCHEMA_HEADER,
     SENT_HEADER,
@@ -28,6 +28,7 @@ from samplemind.jobs.envelope import (
     list_key,
 )
 from samplemind.jobs.payloads import IndexFiles
+from samplemind.jobs.publishing import producer
 from samplemind.jobs.state import BEGIN, DELAYED, END, RELEASE, UNIQUE_PREFIX, JobState, job_key
 
 

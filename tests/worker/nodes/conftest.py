@@ -21,7 +21,7 @@ from pytest_celery import (
     RedisTestBroker,
 )
 
-from samplemind.jobs.client import producer
+from samplemind.jobs.publishing import producer
 from samplemind.settings import BrokerSettings, Settings
 from tests.worker.nodes.containers import start_container
 from tests.worker.processes import PROBES, Broker, Workshop

@@ -21,7 +21,7 @@ from samplemind.batches import (
 )
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_job import OPEN_BATCHES, BatchJob, BatchState
-from samplemind.jobs.client import feed_batch
+from samplemind.jobs.publishing import feed_batch
 from samplemind.repositories.batch_items import BatchItemRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository
 from worker.console import wording
