@@ -41,6 +41,9 @@ class UniqueKeys(RuleBasedStateMachine):
         super().__init__()
         self.states: dict[str, JobState] = {}
         self.holders: dict[str, str] = {}
+        # Begun after their state was lost, like a message of another program: of them the broker
+        # knows neither that they were sent nor how long they hold a key.
+        self.foreign: set[str] = set()
         self.messages: list[str] = []
 
     @initialize()
@@ -53,7 +56,8 @@ class UniqueKeys(RuleBasedStateMachine):
         payload = IndexFiles(ids=(new_id(),))
         job_id = str(self.client.enqueue(payload, idempotency_key=key, delay=delay))
         holder = self.holders.get(key)
-        if holder and self.states.get(holder) in ACTIVE | {JobState.SUCCEEDED}:
+        kept = ACTIVE if holder in self.foreign else ACTIVE | {JobState.SUCCEEDED}
+        if holder and self.states.get(holder) in kept:
             assert job_id == holder
         else:
             assert job_id not in self.states
@@ -68,7 +72,10 @@ class UniqueKeys(RuleBasedStateMachine):
         """A worker gets the message: for the first time, again, or after another one's death."""
         verdict = self.server.eval(BEGIN, 0, job_id, TASK, "w", int(redelivered))
         state = self.states.get(job_id)
-        if state in ACTIVE or state is None:
+        if state is None:
+            self.foreign.add(job_id)
+        anew = job_id in self.foreign and not redelivered and state is not JobState.CANCELLED
+        if state in ACTIVE or state is None or anew:
             assert verdict == b"run"
             self.states[job_id] = JobState.RUNNING
         else:
