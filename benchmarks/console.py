@@ -54,6 +54,7 @@ _ROUND_S = 1.1
 _EVENTS_OF_A_JOB = 3
 _EVENTS_AT_ONCE = 51_000
 _LEAST_EVENTS = 200_000
+_QUIET_WITHIN_S = 120.0
 _WORKERS = 4
 _REPOSITORY = Path(__file__).parents[1]
 
@@ -182,7 +183,9 @@ def _tell(settings: Settings, process: psutil.Process, count: int) -> int:
 
 def _await_quiet(process: psutil.Process) -> None:
     """Wait until the console has nothing to do: what is published and not read would be lost."""
+    deadline = time.monotonic() + _QUIET_WITHIN_S
     while True:
+        assert time.monotonic() < deadline, f"the console is busy after {_QUIET_WITHIN_S:.0f} s"
         before = _cpu_s(process)
         time.sleep(0.25)
         if _cpu_s(process) - before < 0.05:
