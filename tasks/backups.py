@@ -4,8 +4,9 @@ import dataclasses
 from typing import Any
 
 from samplemind.backup.control import Control, Step
-from samplemind.backup.database_backup import DatabaseBackup, Verification
+from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.backup.manifest import BackupKind
+from samplemind.backup.verdicts import Verification
 from samplemind.backup.verification import Level
 from samplemind.errors import BackupError
 from samplemind.jobs.payloads import (

@@ -21,12 +21,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 from samplemind.log import get_logger
+from worker.answering import Answering, AnsweringServer
 
 STUCK_S = 20.0
 """Seconds without a look after which the main loop counts as stuck."""
@@ -135,25 +134,23 @@ class Health:
             _log.warning("health_not_served", host=host, port=port, error=str(error))
             return
         server.health = self
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown}:{server.server_address[1]}"
+        self.address = server.url
         Thread(target=server.serve_forever, name="health", daemon=True).start()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(AnsweringServer):
     health: Health
 
 
-class _Handler(BaseHTTPRequestHandler):
-    timeout = 5
+class _Handler(Answering):
     server: _Server
 
-    def do_GET(self) -> None:
-        if self.path == "/metrics" and self.server.health.render is not None:
-            self._send_figures(self.server.health.render)
+    def do_GET(self) -> None:  # noqa: N802 - the name that the library calls
+        health = self.server.health
+        if self.path == "/metrics" and (render := health.render) is not None:
+            self.answer_figures(health.token, lambda: render(health.vitals))
             return
-        vitals, now = self.server.health.vitals, time.time()
+        vitals, now = health.vitals, time.time()
         problem = vitals.problem(now)
         if self.path == "/live":
             well = not vitals.is_stuck(now)
@@ -163,28 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404, "ask for /live, /ready or /metrics")
             return
         body = json.dumps({"ok": well, "problem": problem, **asdict(vitals)}).encode()
-        self._send(200 if well else 503, "application/json", body)
-
-    def _send_figures(self, render: Callable[[Vitals], bytes]) -> None:
-        from worker.metrics.serving import CONTENT_TYPE, is_allowed
-
-        health = self.server.health
-        if not is_allowed(self.headers.get("Authorization"), health.token):
-            self._send(401, "text/plain", b"the bearer token of SAMPLEMIND_METRICS_TOKEN\n")
-            return
-        self._send(200, CONTENT_TYPE, render(health.vitals))
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        if status == 401:
-            self.send_header("WWW-Authenticate", "Bearer")
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Leave no line for each probe."""
+        self.answer(200 if well else 503, "application/json", body)
 
 
 def judge_file(path: Path, now: float) -> str | None:

@@ -10,12 +10,10 @@ it from another thread and tells of progress.
 Invariant: what this object does is what the command line and the jobs do; there is no second way.
 """
 
-import getpass
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -37,10 +35,9 @@ from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind, Manifest
 from samplemind.backup.objects import ObjectReader, object_key
 from samplemind.backup.postgres_tools import Server
-from samplemind.backup.proof import verify_decoded, verify_restored
 from samplemind.backup.pruning import Pruned, prune
 from samplemind.backup.readers import require_no_workers, tell_readers
-from samplemind.backup.recovery import Recovery, recovered, unpack
+from samplemind.backup.recovery import Recovery, recovered
 from samplemind.backup.restore import (
     Choice,
     RestoreReport,
@@ -50,9 +47,10 @@ from samplemind.backup.restore import (
 )
 from samplemind.backup.retention import Policy
 from samplemind.backup.scratch import RecoveryTarget
-from samplemind.backup.verification import Level, verify_checksums, verify_sizes
+from samplemind.backup.verdicts import Verification, actor, record, verify_chain
+from samplemind.backup.verification import Level
 from samplemind.backup.wal import ArchiveLag, read_lag
-from samplemind.errors import BackupError, InvalidInputError, NotFoundError, StackNotRunningError
+from samplemind.errors import InvalidInputError, NotFoundError, StackNotRunningError
 from samplemind.settings import BackupCodec, Settings, StorageKind, get_settings
 from samplemind.storage.local import LocalStore
 from samplemind.storage.opening import open_store
@@ -97,18 +95,6 @@ class BackupConfig:
                 "backup": settings.backup.model_copy(update=backup),
             }
         )
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What one verification or drill of a backup found."""
-
-    id: str
-    level: int
-    ok: bool
-    problems: tuple[str, ...]
-    seconds: float
-    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -296,9 +282,10 @@ class DatabaseBackup:
         control = control or self.control()
         with self._destination() as destination:
             manifest = self._newest_or(destination.catalog, backup_id)
-            began = time.monotonic()
-            below = self._verify_parents(destination, manifest, level, control)
-            return self._verify_one(destination, manifest, level, control, began, below)
+            # Asked for late: below level 3 nothing but the store of backups need be there.
+            return verify_chain(
+                destination.catalog, manifest, level, control, lambda: self._sources().postgres
+            )
 
     def drill(
         self,
@@ -320,7 +307,7 @@ class DatabaseBackup:
         began = time.monotonic()
         with self._destination() as destination:
             result = self._drilled(destination, backup_id, within_s, seed, control)
-            return _recorded(
+            return record(
                 destination.catalog,
                 Verification(
                     id=result.backup_id,
@@ -339,11 +326,7 @@ class DatabaseBackup:
 
     def coverage(self) -> list[Coverage]:
         """Return what can be recovered from each physical backup, the newest first."""
-        with self._destination() as destination:
-            catalog = destination.catalog
-            return read_coverage(
-                catalog.entries(), catalog.store, catalog.keyring, self._window_start(catalog)
-            )
+        return list(self.survey().coverage)
 
     def survey(self) -> Survey:
         """Return `list_backups` and `coverage` of one reading of the store."""
@@ -459,75 +442,6 @@ class DatabaseBackup:
         message = f"there is no backup in {catalog.store.location}"
         raise NotFoundError(message)
 
-    def _verify_parents(
-        self, destination: Destination, manifest: Manifest, level: Level, control: Control
-    ) -> list[str]:
-        """Verify what an incremental stands on, each for itself; return what is wrong there."""
-        if manifest.parent is None:
-            return []
-        try:
-            chain = find_chain(manifest.id, destination.catalog.entries())
-        except BackupError as error:
-            return [str(error)]
-        # A restore asks the whole chain together; before it, every byte of it is compared.
-        below = min(level, Level.CHECKSUMS if level is Level.RESTORED else Level.DECODED)
-        problems = []
-        for parent in chain[:-1]:
-            found = self._verify_one(
-                destination, parent, Level(below), control, time.monotonic(), []
-            )
-            problems += [f"it stands on {parent.id}: {problem}" for problem in found.problems]
-        return problems
-
-    def _verify_one(
-        self,
-        destination: Destination,
-        manifest: Manifest,
-        level: Level,
-        control: Control,
-        began: float,
-        below: list[str],
-    ) -> Verification:
-        """Verify one backup, where what it stands on is whole, and record what was found."""
-        problems = below or self._problems(destination, manifest, level, control)
-        return _recorded(
-            destination.catalog,
-            Verification(
-                id=manifest.id,
-                level=level,
-                ok=not problems,
-                problems=tuple(problems),
-                seconds=round(time.monotonic() - began, 3),
-            ),
-        )
-
-    def _problems(
-        self, destination: Destination, manifest: Manifest, level: Level, control: Control
-    ) -> list[str]:
-        store, catalog = destination.store, destination.catalog
-        if level is Level.SIZES:
-            return verify_sizes(store, manifest)
-        control.begin("checksums", manifest.stored_bytes)
-        if level is Level.CHECKSUMS:
-            return verify_checksums(store, manifest, progress=control.passed)
-        key = catalog.data_key(manifest)
-        if level is Level.DECODED:
-            return verify_decoded(store, manifest, key, control)
-        if level is Level.RESTORED:
-            problems = verify_checksums(store, manifest, progress=control.passed)
-            return problems or verify_restored(
-                store,
-                manifest,
-                key,
-                control,
-                source=self._sources().postgres,
-                unpack=lambda directory: unpack(
-                    catalog, find_chain(manifest.id, catalog.entries()), directory, control
-                ),
-            )
-        message = "level 4 is a drill: `samplemind backup drill`"
-        raise InvalidInputError(message)
-
     def _drilled(
         self,
         destination: Destination,
@@ -558,15 +472,6 @@ class DatabaseBackup:
         )
 
 
-def actor() -> str:
-    """Return who runs this process, for the manifest."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in some containers
-        name = f"uid {os.geteuid()}"
-    return f"{name}@{os.uname().nodename}"
-
-
 def _require_whole(choice: Choice) -> None:
     if choice.drop and choice.tables:
         message = (
@@ -588,8 +493,8 @@ def _copy(catalog: Catalog, manifest: Manifest, folder: Path) -> None:
     for each in find_chain(manifest.id, catalog.entries()):
         if each.id in there:
             continue
-        for record in each.objects:
-            key = object_key(each.id, record.name)
+        for stored in each.objects:
+            key = object_key(each.id, stored.name)
             copy.store.put_stream(key, catalog.store.get_stream(key))
         copy.publish(each)
 
@@ -600,21 +505,3 @@ def _exists(server: Server) -> bool:
             "SELECT 1 FROM pg_database WHERE datname = %s", (server.database,)
         ).fetchone()
     return row is not None
-
-
-def _recorded(catalog: Catalog, found: Verification) -> Verification:
-    catalog.record(
-        HistoryEvent.model_validate(
-            {
-                "backup_id": found.id,
-                "level": int(found.level),
-                "at": datetime.now(UTC),
-                "ok": found.ok,
-                "problems": found.problems,
-                "seconds": found.seconds,
-                "actor": actor(),
-                "evidence": found.evidence,
-            }
-        )
-    )
-    return found

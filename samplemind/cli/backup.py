@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from samplemind.backup.catalog import Catalog, CatalogEntry, HistoryEvent
-from samplemind.backup.database_backup import DatabaseBackup, actor
+from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind
 from samplemind.backup.rotation import rotate_keys
+from samplemind.backup.verdicts import actor
 from samplemind.cli.backup_run import create, drill, pitr, restore, verify
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.settings import load_settings

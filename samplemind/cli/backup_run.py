@@ -18,10 +18,11 @@ from rich.progress import (
 )
 
 from samplemind.backup.control import Control, Step
-from samplemind.backup.database_backup import DatabaseBackup, Verification
+from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.backup.manifest import BackupKind
 from samplemind.backup.restore import Choice
 from samplemind.backup.scratch import RecoveryTarget
+from samplemind.backup.verdicts import Verification
 from samplemind.backup.verification import Level
 from samplemind.cli.output import (
     console,

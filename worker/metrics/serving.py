@@ -4,12 +4,9 @@ Invariant: an answer is made from what is in memory. Where a token is set, nothi
 it but that the process lives.
 """
 
-import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate
 from threading import Thread
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -23,9 +20,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from samplemind.log import get_logger
+from worker.answering import Answering, AnsweringServer
 from worker.metrics.catalogue import Kind, Metric
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Samples = Mapping[Metric, Sequence[tuple[tuple[str, ...], Sequence[float]]]]
 """Figures by metric: label values, and the number; of a histogram its cells and its sum."""
@@ -48,13 +44,6 @@ def render(samples: Samples) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(_family(metric, rows) for metric, rows in samples.items()))
     return generate_latest(registry)
-
-
-def is_allowed(authorization: str | None, token: str | None) -> bool:
-    """Return whether a request may see the figures."""
-    if token is None:
-        return True
-    return hmac.compare_digest((authorization or "").encode(), f"Bearer {token}".encode())
 
 
 def _family(metric: Metric, rows: Sequence[tuple[tuple[str, ...], Sequence[float]]]) -> Family:
@@ -85,8 +74,7 @@ class FiguresServer:
         """
         server = _Server((host, port), _Handler)
         server.page, server.token = page, token
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"http://{shown}:{server.server_address[1]}"
+        self.address = server.url
         self._server = server
         Thread(target=server.serve_forever, name="figures", daemon=True).start()
 
@@ -96,34 +84,18 @@ class FiguresServer:
         self._server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(AnsweringServer):
     page: Callable[[], bytes]
     token: str | None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    timeout = 5
+class _Handler(Answering):
     server: _Server
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that the library calls
         if self.path == "/healthcheck":
-            self._send(200, "text/plain", b"OK\n")
-        elif self.path != "/metrics":
-            self._send(404, "text/plain", b"ask for /metrics or /healthcheck\n")
-        elif not is_allowed(self.headers.get("Authorization"), self.server.token):
-            self._send(401, "text/plain", b"the bearer token of SAMPLEMIND_METRICS_TOKEN\n")
+            self.answer(200, "text/plain", b"OK\n")
+        elif self.path == "/metrics":
+            self.answer_figures(self.server.token, self.server.page)
         else:
-            self._send(200, CONTENT_TYPE, self.server.page())
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        if status == 401:
-            self.send_header("WWW-Authenticate", "Bearer")
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Leave no line for each scrape."""
+            self.answer(404, "text/plain", b"ask for /metrics or /healthcheck\n")
