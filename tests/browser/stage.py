@@ -52,6 +52,8 @@ class Stage:
     settings: Settings
     address: str
     names: dict[str, str]
+    environment: dict[str, str]
+    """Of the console's process, and of any other of this stage."""
 
 
 @dataclass
@@ -123,7 +125,8 @@ def set_stage(settings: Settings, directory: Path) -> Iterator[Stage]:
     try:
         wait_until(lambda: process.logged("console_ready"), seconds=60, what="the console is ready")
         (line,) = [each for each in process.log.read_text().splitlines() if "console_ready" in each]
-        yield Stage(settings, f"http://127.0.0.1:{json.loads(line)['port']}", names)
+        address = f"http://127.0.0.1:{json.loads(line)['port']}"
+        yield Stage(settings, address, names, environment)
     finally:
         process.process.terminate()
         process.wait(20)

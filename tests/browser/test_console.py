@@ -9,6 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from samplemind.backup.catalog import CatalogEntry
+from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.batches import Progress, progress
 from samplemind.connections.resources import Connections
 from samplemind.documents.batch_job import BatchState
@@ -29,6 +31,7 @@ from tests.browser.stage import (
     visit,
 )
 from tests.console_data import add_batch, add_letters
+from tests.worker.processes import WorkerProcess, wait_until
 from worker.console.rooms import ROOMS
 
 pytestmark = [
@@ -260,3 +263,41 @@ def state_of(stage: Stage, letter_id: UUID) -> str:
             return letter.state
 
     return beside(read)
+
+
+def test_a_backup_is_made_and_verified(visiting: Visiting, stage: Stage) -> None:
+    backups = DatabaseBackup(settings=stage.settings)
+
+    def asked_for() -> list[CatalogEntry]:
+        # Another one, which waits in the queue since the stage was set, is made as well.
+        return [
+            entry
+            for entry in backups.list_backups()
+            if entry.manifest and "before the move" in entry.manifest.reason
+        ]
+
+    log = stage.settings.home / "maintenance.log"
+    worker = WorkerProcess("maintenance", stage.environment, log, "--concurrency=1")
+    try:
+        worker.wait_until_ready()
+        with visiting() as visitor:
+            page = visitor.open("/backups")
+            page.get_by_role("button", name="Back up now").click()
+            page.get_by_role("dialog").get_by_role("textbox").fill("before the move")
+            page.get_by_role("dialog").get_by_role("button", name="Back up").click()
+            expect(page.get_by_role("status").filter(has_text="backup")).to_be_visible()
+            wait_until(lambda: bool(asked_for()), seconds=60, what="the backup is made")
+            page = visitor.open(f"/backups/{asked_for()[0].id}")
+            page.get_by_role("button", name="Verify").click()
+            page.get_by_role("dialog").get_by_role("button", name="Verify").click()
+            expect(page.get_by_role("status").filter(has_text="level 1")).to_be_visible()
+            wait_until(
+                lambda: asked_for()[0].verified is not None,
+                seconds=60,
+                what="the backup is verified",
+            )
+            expect(page.locator("main")).to_contain_text("level 1", timeout=60_000)
+            visitor.check_harmless()
+    finally:
+        worker.process.terminate()
+        worker.wait(30)
