@@ -414,7 +414,7 @@ class BackupSettings(_Group):
 
 
 class OAuthProvider(StrEnum):
-    """Who tells the console who somebody is."""
+    """Who tells the console who somebody is; Okta's address is in FLOWER_OAUTH2_OKTA_BASE_URL."""
 
     GOOGLE = "google"
     GITHUB = "github"

@@ -1,7 +1,8 @@
 """What a job's message says of itself beside its payload."""
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from samplemind.jobs.envelope import SENT_HEADER
 from worker import deliveries
@@ -15,6 +16,24 @@ def header(job: "Job", name: str) -> str | None:
     # Celery spreads what is not its own over the request; a retry carries it in `headers`.
     value = getattr(job.request, name, None) or (job.request.headers or {}).get(name)
     return str(value) if value else None
+
+
+def log_names(
+    name: str, job_id: str, kwargs: Mapping[str, Any], traceparent: str | None
+) -> dict[str, str]:
+    """Return what every line about a job names: itself, its batch, and its trace where it has one.
+
+    Args:
+        name: the task's.
+        job_id: the job's.
+        kwargs: its payload.
+        traceparent: the W3C header of its message, `version-trace-span-flags`.
+    """
+    names = {"job": name, "job_id": job_id}
+    if isinstance(kwargs.get("batch_id"), str):
+        names["batch_id"] = kwargs["batch_id"]
+    parts = (traceparent or "").split("-")
+    return {**names, "trace_id": parts[1]} if len(parts) == 4 else names
 
 
 def waited_s(job: "Job") -> float | None:

@@ -13,6 +13,8 @@ from billiard.util import get_logger as get_pool_logger
 from celery import signals
 from celery.exceptions import CPendingDeprecationWarning
 
+from worker.headers import header, log_names
+
 _LEVELS = {
     "celery.app.trace": logging.WARNING,
     "celery.worker.strategy": logging.WARNING,
@@ -32,14 +34,15 @@ def quiet_celery() -> None:
 
 
 @signals.task_prerun.connect
-def _name_job(task_id: str, task: Any, **_: object) -> None:
+def _name_job(task_id: str, task: Any, kwargs: dict[str, Any], **_: object) -> None:
     # Celery's own lines about a job are written around it, outside of `Job.__call__`.
-    structlog.contextvars.bind_contextvars(job=task.name, job_id=task_id)
+    names = log_names(task.name, task_id, kwargs or {}, header(task, "traceparent"))
+    structlog.contextvars.bind_contextvars(**names)
 
 
 @signals.task_postrun.connect
 def _forget_job(**_: object) -> None:
-    structlog.contextvars.unbind_contextvars("job", "job_id")
+    structlog.contextvars.unbind_contextvars("job", "job_id", "batch_id", "trace_id")
 
 
 @signals.celeryd_after_setup.connect

@@ -18,6 +18,7 @@ from samplemind.jobs.letters import INBOX, DeathCause, encode_arguments
 from samplemind.jobs.state import END, JobState
 from samplemind.log import get_logger
 from worker import dead_letters
+from worker.headers import log_names
 from worker.ledger import Command
 from worker.metrics import counting
 from worker.metrics.counting import Outcome
@@ -58,7 +59,9 @@ class JobRequest(Request):
 
     def _named(self) -> AbstractContextManager[None]:
         """Name the job on every line that is written about it, Celery's own too."""
-        return structlog.contextvars.bound_contextvars(job=self.name, job_id=self.id)
+        sender = self.request_dict.get("traceparent")
+        names = log_names(str(self.name), str(self.id), dict(self.kwargs or {}), sender)
+        return structlog.contextvars.bound_contextvars(**names)
 
     def _tell(self, outcome: Outcome) -> None:
         """Write the line of a run that could not write its own, and count it."""

@@ -30,7 +30,7 @@ from samplemind.tracing import Role, Span, current_trace_id, span
 from worker import deliveries, periodic, runtime, tracking
 from worker.cancellation import watcher
 from worker.dead_letters import schema_version
-from worker.headers import header, waited_s
+from worker.headers import header, log_names, waited_s
 from worker.metrics import counting
 from worker.metrics.counting import Outcome
 
@@ -102,9 +102,7 @@ class Job(Task):
 
     def _names(self, kwargs: dict[str, Any]) -> dict[str, str]:
         """Return what every line in the log names while the job runs."""
-        names = {"job": self.name, "job_id": str(self.request.id)}
-        if isinstance(kwargs.get("batch_id"), str):
-            names["batch_id"] = kwargs["batch_id"]
+        names = log_names(self.name, str(self.request.id), kwargs, header(self, "traceparent"))
         trace_id = current_trace_id()
         return names if trace_id is None else {**names, "trace_id": trace_id}
 

@@ -105,14 +105,14 @@ def send_periodic(settings: "Settings", entry: "Periodic", job_id: str, *, slot:
 
     from samplemind.jobs.periodic import slot_headers
 
-    with producer(settings) as app:
+    with producer(settings) as app, sending(entry.name):
         try:
             app.send_task(
                 entry.name,
                 kwargs=dict(entry.kwargs),
                 queue=entry.queue,
                 task_id=job_id,
-                headers=slot_headers(slot),
+                headers={**slot_headers(slot), **sent_headers()},
             )
         except (KombuError, RedisError, OSError) as error:
             message = f"the broker did not take {entry.name}"

@@ -265,6 +265,30 @@ def state_of(stage: Stage, letter_id: UUID) -> str:
     return beside(read)
 
 
+def test_flowers_buttons_ask_before_they_act(visiting: Visiting) -> None:
+    with visiting() as visitor:
+        page = visitor.open("/workers")
+        page.evaluate(
+            """() => {
+              const button = document.createElement("button");
+              button.id = "worker-shutdown";
+              button.textContent = "Shut it down";
+              button.addEventListener("click", () => button.remove());
+              document.querySelector("main, body").append(button);
+            }"""
+        )
+        button = page.get_by_role("button", name="Shut it down")
+        asked: list[str] = []
+        page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        button.click()
+        assert asked == ["Shut this worker down? Its jobs go back to the queue."]
+        expect(button).to_be_visible()
+        page.once("dialog", lambda dialog: dialog.accept())
+        button.click()
+        expect(button).to_have_count(0)
+        visitor.check_harmless()
+
+
 def test_a_backup_is_made_and_verified(visiting: Visiting, stage: Stage) -> None:
     backups = DatabaseBackup(settings=stage.settings)
 

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ _EXCEPTIONS: dict[type[RequestHandler], dict[str, Any]] = {
 _POOL_SIZE = 4
 _POOL_OVERFLOW = 4
 _TIMEOUT_MS = 3000
+_SETTLING_S = 5.0
 
 _REFUSED = Counter("samplemind_console_refused_sign_ins", "Wrong names or passwords at the console")
 
@@ -140,6 +142,13 @@ class Console(Flower):
     async def settle(self) -> None:
         """Wait until what goes on beside the requests has ended."""
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def leave(self) -> None:
+        """End what was begun, such as an entry of the audit log, and then the loop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.settle(), _SETTLING_S)
+        await self.aclose()
+        self.io_loop.stop()
 
     async def aclose(self) -> None:
         """Close what the rooms opened; what they began is given up."""

@@ -39,6 +39,7 @@ from worker.console.reading import Panel, Reading
 _NOTICE = "notice"
 _NOTICE_LIFE_DAYS = 1 / 1440
 _LONGEST_NOTICE = 700
+_LONGEST_NUMBER = 18
 _CONFIRMED = "confirmed"
 _HIDDEN = ("_xsrf", "next", _CONFIRMED)
 
@@ -90,7 +91,9 @@ class RoomHandler(Guarded):
     def whole(self, name: str, default: int, *, least: int, most: int) -> int:
         """Return a number of the query within its bounds; what is none is the default."""
         given = self.text(name)
-        return min(most, max(least, int(given))) if given.isdecimal() else default
+        if not given.isdecimal() or len(given) > _LONGEST_NUMBER:
+            return default
+        return min(most, max(least, int(given)))
 
 
 class Page(RoomHandler):
@@ -203,6 +206,10 @@ class Action(RoomHandler):
             outcome = await self.act(*arguments)
         except SampleMindError as error:
             outcome = Outcome(str(error), ok=False)
+        except Exception as error:
+            # A fault of ours: its words may hold what nobody should read, its kind does not.
+            await self._record(Outcome(type(error).__name__, ok=False), *arguments)
+            raise
         self.application.board.forget()
         kept = await self._record(outcome, *arguments)
         if not kept:

@@ -7,7 +7,6 @@ home's `run` directory, for its owner only.
 import atexit
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ def serve(settings: Settings) -> None:
     port = console.start_http_server()
     exporter.start(settings)
     atexit.register(console.stop)
-    signal.signal(signal.SIGTERM, _exit)
+    loop = console.io_loop
+    loop.asyncio_loop.add_signal_handler(signal.SIGTERM, lambda: loop.add_callback(console.leave))
     _log.info("console_ready", host=settings.console.host, port=port)
     console.start()
 
@@ -84,7 +84,3 @@ def _write_secret(path: Path, secret: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(secret)
     draft.replace(path)
-
-
-def _exit(*_: object) -> None:
-    sys.exit(0)

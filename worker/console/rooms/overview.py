@@ -136,7 +136,7 @@ def _judge_schedule(found: ScheduleStanding) -> list[Problem]:
 def _judge_backup(found: CatalogEntry | None) -> list[Problem]:
     if found is None:
         mend = "`samplemind backup create`"
-        return [Problem("warning", "There is no good backup", mend, "/backups")]
+        return [Problem("danger", "There is no good backup", mend, "/backups")]
     age = datetime.now(UTC) - found.started_at
     if age <= _OLD_BACKUP:
         return []
