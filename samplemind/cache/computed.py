@@ -41,6 +41,7 @@ _TAG_LIFE = 2 * 30 * DAY
 _FIRST_POLL_S = 0.005
 _LONGEST_POLL_S = 0.1
 _NEWS_S = 0.5
+_LONGEST_COMPUTATION_S = 600.0
 _BETA = 1.0
 
 # Tags that have no version get one, so that an evicted tag makes its values invalid, not eternal.
@@ -88,6 +89,18 @@ class Policy:
     ttl: timedelta = HOUR
     stale: timedelta = timedelta(0)
     negative_ttl: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no value could be kept for, before one is computed.
+
+        Raises:
+            InvalidInputError: a time is not positive (`stale` and `negative_ttl` may be zero), or
+                longer than 30 days.
+        """
+        jittered_ms(self.ttl)
+        for other in (self.stale, self.negative_ttl):
+            if other:
+                jittered_ms(other)
 
     def fresh_for(self, value: object) -> timedelta:
         """Return how long this value is fresh."""
@@ -207,7 +220,13 @@ class ComputedCache:
             await pipeline.execute()
             return True
 
-        return await self.cache.ask(send, False) if stored else True
+        if not stored:
+            return True
+        try:
+            return await self.cache.ask(send, False)
+        finally:
+            # Whoever read the old version before it was overwritten may have kept it meanwhile.
+            self.cache.local.forget(stored)
 
     async def aclose(self) -> None:
         """End what is computed in the background."""
@@ -380,7 +399,9 @@ class ComputedCache:
     async def _keep_lease(self, key: str, token: str) -> None:
         life_s = self.cache.settings.lease_s
         names = [self.cache.keys.lease(key)]
-        while not is_ending():
+        # What hangs must not keep every process waiting for ever: another one takes over.
+        deadline = time.monotonic() + _LONGEST_COMPUTATION_S
+        while not is_ending() and time.monotonic() < deadline:
             await asyncio.sleep(life_s / 3)
             await self.cache.run(_RENEW, names, token, life_s * 1000)
 

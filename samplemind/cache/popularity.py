@@ -88,9 +88,10 @@ class Popularity:
         scale = 2 ** ((time.time() - float(since)) / _HALF_LIFE.total_seconds())
         return [(member, score / scale) for member, score in found]
 
-    async def has_counted(self) -> bool:
-        """Return whether anything was counted since the cache was last empty."""
-        return bool(await self._cache.send("EXISTS", self._since))
+    async def counted_for(self) -> timedelta:
+        """Return for how long was counted since the cache was last empty; zero: not at all."""
+        since = await self._cache.send("GET", self._since)
+        return timedelta(0) if since is None else timedelta(seconds=time.time() - float(since))
 
     async def forget(self, member: bytes) -> None:
         """Take a member out."""

@@ -7,6 +7,7 @@ Invariant: of any number of callers at once exactly as many are allowed as the l
 a refused call takes nothing. The clocks of callers play no part.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -20,30 +21,40 @@ from samplemind.errors import InvalidInputError
 from samplemind.models.api_key import ApiKey
 
 # Microseconds as whole numbers: a bucket is the time at which it would be full (GCRA), so nothing
-# is lost to rounding, however often it is asked. KEYS: the bucket. ARGV: limit, window, cost.
-_BUCKET = Script("""
+# is lost to rounding, however often it is asked. A call is allowed by all of several buckets, and
+# taken from all of them or none. KEYS: the buckets. ARGV: cost, then limit and window of each.
+_BUCKETS = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local each = window / limit
-local full_at = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0') or 0)
-local wanted = full_at + cost * each
-local allowed = wanted - now <= window
-if allowed then
-    full_at = wanted
-    redis.call('SET', KEYS[1], string.format('%.0f', full_at), 'PX',
-        math.max(1, math.ceil((full_at - now) / 1000)))
+local cost, allowed = tonumber(ARGV[1]), true
+local each, window, full_at = {}, {}, {}
+for i = 1, #KEYS do
+    window[i] = tonumber(ARGV[2 * i + 1])
+    each[i] = window[i] / tonumber(ARGV[2 * i])
+    full_at[i] = math.max(now, tonumber(redis.call('GET', KEYS[i]) or '0') or 0)
+    if full_at[i] + cost * each[i] - now > window[i] then allowed = false end
 end
-local left = math.floor((window - (full_at - now)) / each + 1e-6)
-local retry = allowed and 0 or math.ceil(wanted - now - window)
-return {allowed and 1 or 0, left, retry, math.ceil(full_at - now)}
+local answer = {allowed and 1 or 0}
+for i = 1, #KEYS do
+    local wanted = full_at[i] + cost * each[i]
+    local retry = math.max(0, math.ceil(wanted - now - window[i]))
+    if allowed then
+        full_at[i], retry = wanted, 0
+        redis.call('SET', KEYS[i], string.format('%.0f', wanted), 'PX',
+            math.max(1, math.ceil((wanted - now) / 1000)))
+    end
+    answer[#answer + 1] = math.floor((window[i] - (full_at[i] - now)) / each[i] + 1e-6)
+    answer[#answer + 1] = retry
+    answer[#answer + 1] = math.ceil(full_at[i] - now)
+end
+return answer
 """)
 
 # The window's calls lie in a sorted set by time; a counter makes members of one microsecond differ.
 _SLIDING_WINDOW = Script("""
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local cost, limit, window = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - window))
 local used = redis.call('ZCARD', KEYS[1])
 local allowed = used + cost <= limit
@@ -79,7 +90,7 @@ class Algorithm(StrEnum):
     SLIDING_WINDOW = "sliding_window"
 
 
-_SCRIPTS = {Algorithm.TOKEN_BUCKET: _BUCKET, Algorithm.SLIDING_WINDOW: _SLIDING_WINDOW}
+_SCRIPTS = {Algorithm.TOKEN_BUCKET: _BUCKETS, Algorithm.SLIDING_WINDOW: _SLIDING_WINDOW}
 
 
 class WhenDown(StrEnum):
@@ -158,26 +169,41 @@ class RateLimitCache:
         if not 1 <= cost <= limit.calls:
             message = f"a call costs from 1 to the limit of {limit.calls}, not {cost}"
             raise InvalidInputError(message)
-        window_us = limit.window // timedelta(microseconds=1)
-        # Another limit for the same caller is another count.
-        place = self._cache.keys.of("rate", algorithm, who, f"{limit.calls}-{window_us}")
+        (decision,) = await self._decide(who, (limit,), algorithm, when_down, cost)
+        return decision
+
+    async def _decide(
+        self,
+        who: str,
+        limits: Sequence[Limit],
+        algorithm: Algorithm,
+        when_down: WhenDown,
+        cost: int,
+    ) -> list[Decision]:
+        """Ask one script about all limits; each decision tells of its own, all allow or none."""
+        places: list[str] = []
+        values: list[int] = [cost]
+        for limit in limits:
+            window_us = limit.window // timedelta(microseconds=1)
+            # Another limit for the same caller is another count.
+            places.append(self._cache.keys.of("rate", algorithm, who, f"{limit.calls}-{window_us}"))
+            values += [limit.calls, window_us]
         answer: list[Any] | None = await self._cache.run(
-            _SCRIPTS[algorithm], [place], limit.calls, window_us, cost, again=False
+            _SCRIPTS[algorithm], places, *values, again=False
         )
         if answer is None:
-            allowed = when_down is WhenDown.ALLOW
-            nothing = timedelta(0)
-            wait = nothing if allowed else timedelta(seconds=1)
-            return Decision(allowed, 0, wait, nothing, known=False)
-        allowed, remaining, retry_us, reset_us = answer
+            return [_unknown(when_down)] * len(limits)
+        allowed, figures = bool(answer[0]), [max(0, int(figure)) for figure in answer[1:]]
         if not allowed:
             self._cache.counts.add(counts.RATE_LIMITED)
-        return Decision(
-            bool(allowed),
-            max(0, int(remaining)),
-            timedelta(microseconds=max(0, int(retry_us))),
-            timedelta(microseconds=max(0, int(reset_us))),
-        )
+        return [
+            Decision(
+                allowed, remaining, timedelta(microseconds=retry), timedelta(microseconds=reset)
+            )
+            for remaining, retry, reset in zip(
+                figures[::3], figures[1::3], figures[2::3], strict=True
+            )
+        ]
 
     async def hit_user(
         self, user_id: UUID, limit: Limit, *, when_down: WhenDown = WhenDown.ALLOW
@@ -190,19 +216,20 @@ class RateLimitCache:
     ) -> Decision | None:
         """Count a call with the key against its row's limits; none where it has none.
 
-        The limit of a day is asked only where that of a minute allowed, so calls that are refused
-        at once do not use up the day.
+        A call that one of the limits refuses is taken from neither.
         """
-        decision = None
-        for calls, window in (
-            (record.rate_limit_per_minute, _MINUTE),
-            (record.rate_limit_per_day, _DAY),
-        ):
-            if calls is None:
-                continue
-            each = await self.hit(f"key.{record.id}", Limit(calls, window), when_down=when_down)
-            if not each.allowed:
-                return each
-            if decision is None or each.remaining < decision.remaining:
-                decision = each
-        return decision
+        rows = ((record.rate_limit_per_minute, _MINUTE), (record.rate_limit_per_day, _DAY))
+        limits = [Limit(calls, window) for calls, window in rows if calls is not None]
+        if not limits:
+            return None
+        who = f"key.{record.id}"
+        found = await self._decide(who, limits, Algorithm.TOKEN_BUCKET, when_down, 1)
+        # What the caller must mind: how long to wait, or which limit is nearest.
+        return max(found, key=lambda each: (each.retry_after, -each.remaining))
+
+
+def _unknown(when_down: WhenDown) -> Decision:
+    """Return the decision where Redis did not answer."""
+    allowed = when_down is WhenDown.ALLOW
+    wait = timedelta(0) if allowed else timedelta(seconds=1)
+    return Decision(allowed, 0, wait, timedelta(0), known=False)

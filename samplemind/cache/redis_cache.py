@@ -22,7 +22,13 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from samplemind.cache import counts
 from samplemind.cache.breaker import CircuitBreaker
@@ -151,11 +157,19 @@ class RedisCache:
         else:
             self.local.listen(self.redis.connection_pool)
             mark = self.local.mark()
-            data = await self.send("GET", stored)
-            if data is not None and self.local.is_trusted:
-                # Its expiry is news as well, so it is kept for as long as Redis has it.
-                self.local.keep(stored, data, mark, ttl_s=HOUR.total_seconds())
+            if self.local.is_trusted:
+                # In one write. Redis tells of an expiry when it deletes, which may be later.
+                data, left_ms = await self._with_time_left(stored)
+                if data is not None:
+                    self.local.keep(stored, data, mark, ttl_s=left_ms / 1000)
+            else:
+                data = await self.send("GET", stored)
         return self._read(key, data, default, form)
+
+    async def _with_time_left(self, stored: str) -> tuple[bytes | None, int]:
+        """Return the bytes, and the milliseconds that they have left; 0 where nobody knows."""
+        data, left_ms = await asyncio.gather(self.send("GET", stored), self.send("PTTL", stored))
+        return data, max(0, left_ms or 0)
 
     async def get_many(self, keys: Sequence[str], *, form: Form | None = None) -> dict[str, Any]:
         """Return the values that are there, in one round trip."""
@@ -180,8 +194,11 @@ class RedisCache:
         Raises:
             InvalidInputError: the value cannot be stored, or the TTL is not positive.
         """
-        data, px = self._write(value, form), jittered_ms(ttl)
-        return bool(await self.send("SET", self.keys.value(key), data, "PX", px))
+        data, px, stored = self._write(value, form), jittered_ms(ttl), self.keys.value(key)
+        try:
+            return bool(await self.send("SET", stored, data, "PX", px))
+        finally:
+            self.local.forget([stored])  # who wrote reads what they wrote, whatever news are late
 
     async def set_many(
         self, values: Mapping[str, object], ttl: timedelta = HOUR, *, form: Form = Form.MSGPACK
@@ -205,7 +222,10 @@ class RedisCache:
             await pipeline.execute()
             return True
 
-        return await self.ask(send, False)
+        try:
+            return await self.ask(send, False)
+        finally:
+            self.local.forget(stored for stored, _, _ in rows)
 
     async def delete(self, *keys: str) -> int:
         """Delete the values and whatever is being computed for them; return how many were there."""
@@ -232,19 +252,24 @@ class RedisCache:
         Raises:
             InvalidInputError: the value is no whole number, or the sum is beyond 64 bits.
         """
-        px = jittered_ms(ttl)
+        px, stored = jittered_ms(ttl), self.keys.value(key)
 
         async def send() -> int:
             pipeline = self.redis.pipeline(transaction=True)
-            pipeline.incrby(self.keys.value(key), by)
-            pipeline.pexpire(self.keys.value(key), px, nx=True)
+            pipeline.incrby(stored, by)
+            pipeline.pexpire(stored, px, nx=True)
             return int((await pipeline.execute())[0])
 
         try:
             return await self.ask(send, None, again=False, raising=ResponseError)
+        except (OutOfMemoryError, ReadOnlyError, NoPermissionError) as error:
+            self._note_failure(error)  # Redis refuses whatever is asked, not this number
+            return None
         except ResponseError as error:
             message = f"{key} cannot be counted: it is no whole number of 64 bits"
             raise InvalidInputError(message) from error
+        finally:
+            self.local.forget([stored])
 
     async def decrement(self, key: str, by: int = 1, ttl: timedelta = HOUR) -> int | None:
         """Take from a whole number; see `increment`."""
@@ -260,8 +285,7 @@ class RedisCache:
         """
         deleted = 0
         async for batch in self._matching(pattern):
-            self.local.forget(batch)
-            deleted += int(await self.ask(partial(self.redis.unlink, *batch), 0))
+            deleted += await self.delete(*map(self.keys.shown, batch))
         return deleted
 
     async def count_pattern(self, pattern: str) -> int:

@@ -1,7 +1,8 @@
 """Searches with the cache before them: what services and the command line call.
 
-Staleness allowed: none by a write to the index, to collections or to accounts, which make the
-results that they could change invalid before they are told done. What changes results otherwise
+Staleness allowed: by a write to the index, to collections or to accounts none in Redis and in the
+process that wrote, whose write makes the results that it could change invalid before it is told
+done, and at most 0.9 s in the local layer of another process. What changes results otherwise
 (usage counts, statistics of words) shows within `TTL`.
 
 Invariant: who looks is part of the key and of the tags: no viewer ever gets what another may see.

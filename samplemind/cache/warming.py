@@ -27,6 +27,8 @@ from samplemind.log import get_logger
 TOP = 2000
 
 _REMEMBERED = timedelta(days=7)
+# How long an emptied cache counts before what it knows is more than what was popular before.
+_SETTLED = timedelta(hours=1)
 
 _log = get_logger(__name__)
 
@@ -45,10 +47,11 @@ class WarmReport:
 
 @dataclass(frozen=True, slots=True)
 class _Popular:
-    """One thing to keep warm, of those that `among` counts."""
+    """One thing to keep warm, of those that `among` counts; perhaps counted before a flush only."""
 
     member: bytes
     among: Popularity
+    is_remembered: bool = False
 
 
 async def warm(connections: Connections, *, within_s: float, top: int = TOP) -> WarmReport:
@@ -65,11 +68,11 @@ async def warm(connections: Connections, *, within_s: float, top: int = TOP) -> 
     started = time.monotonic()
     searches = CachedSearch(connections)
     ranked = [
-        [_Popular(each, among) for each in await _known(connections, among, top)]
-        for among in (searches.popularity, searches.files)
+        await _known(connections, among, top) for among in (searches.popularity, searches.files)
     ]
     popular = list(_in_turn(ranked))
     warmed = fresh = failed = 0
+    refused: set[_Popular] = set()
     for each in popular:
         if time.monotonic() - started >= within_s or connections.cached.cache.breaker.is_open:
             break
@@ -84,33 +87,62 @@ async def warm(connections: Connections, *, within_s: float, top: int = TOP) -> 
             # A question of another version, or one that is refused now.
             _log.info("cache.not_warmed", error=type(error).__name__)
             await each.among.forget(each.member)
+            refused.add(each)
             failed += 1
         else:
             warmed, fresh = warmed + done, fresh + (not done)
+            if each.is_remembered:
+                each.among.count(each.member)
+    for ranking in ranked:
+        await _remember(connections, [each for each in ranking if each not in refused])
     await searches.aclose()
     looked = warmed + fresh + failed
     seconds = round(time.monotonic() - started, 3)
     return WarmReport(len(popular), warmed, fresh, failed, seconds, looked == len(popular))
 
 
-async def _known(connections: Connections, among: Popularity, top: int) -> list[bytes]:
-    """Return the most popular; where the cache has forgotten its counts, those of the last time."""
-    place = f"sm:cache:popular:{among.area}"
-    found = await among.top(top)
+async def _known(connections: Connections, among: Popularity, top: int) -> list[_Popular]:
+    """Return the most popular, those of the last time too while the cache has hardly counted.
+
+    A cache that was emptied knows a handful after seconds; they must not displace all the others.
+    """
+    found = [_Popular(each, among) for each in await among.top(top)]
+    if await among.counted_for() >= _SETTLED:
+        return found
+    place = _place(among)
     try:
-        if found or await among.has_counted():
-            await connections.broker.set(place, dumps(found), ex=_REMEMBERED)
-            return found
         kept: Any = await connections.broker.get(place)
     except RedisError as error:
-        _log.info("cache.popular_not_kept", error=type(error).__name__)
+        _log.info("cache.popular_not_known", error=type(error).__name__)
         return found
+    known = {each.member for each in found}
+    further = [each for each in _remembered(place, kept) if each not in known]
+    return [*found, *(_Popular(each, among, is_remembered=True) for each in further)][:top]
+
+
+async def _remember(connections: Connections, popular: Sequence[_Popular]) -> None:
+    """Keep what is popular where a flush of the cache does not reach."""
+    if not popular:
+        return
+    members = [each.member for each in popular]
     try:
-        found = loads(kept)[:top] if kept is not None else []
+        await connections.broker.set(_place(popular[0].among), dumps(members), ex=_REMEMBERED)
+    except RedisError as error:
+        _log.info("cache.popular_not_kept", error=type(error).__name__)
+
+
+def _place(among: Popularity) -> str:
+    return f"sm:cache:popular:{among.area}"
+
+
+def _remembered(place: str, kept: Any) -> list[bytes]:
+    if kept is None:
+        return []
+    try:
+        found: list[bytes] = loads(kept)
     except UnreadableValueError as error:
         _log.warning("cache.unreadable_value", key=place, reason=str(error))
-    for each in found:
-        among.count(each)
+        return []
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from samplemind.cache.cached import cached, use_cache
 from samplemind.cache.computed import ComputedCache, Policy, bypass
 from samplemind.cache.redis_cache import HOUR, RedisCache
+from samplemind.errors import InvalidInputError
 from samplemind.settings import Settings
 from tests.asynchronous import eventually
 
@@ -240,3 +241,11 @@ async def test_a_long_computation_keeps_its_lease(stack: Settings, cache: Comput
     for each in (slow, other):
         await each.aclose()
         await each.cache.aclose()
+
+
+@pytest.mark.parametrize("ttl", [timedelta(days=31), timedelta(0)], ids=["long", "none"])
+def test_a_time_that_nothing_can_be_kept_for_is_refused_before_anything_is_computed(
+    ttl: timedelta,
+) -> None:
+    with pytest.raises(InvalidInputError, match="TTL"):
+        cached(key_prefix="never", ttl=ttl)

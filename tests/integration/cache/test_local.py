@@ -151,3 +151,27 @@ def test_a_layer_that_hears_nothing_serves_nothing() -> None:
     layer.keep("a", b"1", layer.mark(), ttl_s=9)
     layer._heard_at -= 1
     assert layer.get("a") is None
+
+
+async def test_who_writes_reads_it_at_once_though_news_are_late(near: RedisCache) -> None:
+    for number in range(100):
+        await near.set("own", number)
+        assert await near.get("own") == number
+        assert await near.increment("own") == number + 1
+        assert await near.get("own") == number + 1
+
+
+async def test_a_value_is_kept_here_no_longer_than_it_has_left(
+    cache: ComputedCache, near: RedisCache
+) -> None:
+    kept: dict[str, float] = {}
+    keep = near.local.keep
+
+    def watch(stored: str, data: bytes, mark: int, *, ttl_s: float) -> None:
+        kept[stored] = ttl_s
+        keep(stored, data, mark, ttl_s=ttl_s)
+
+    near.local.keep = watch  # type: ignore[method-assign,assignment]
+    await cache.cache.set("short", [1], timedelta(seconds=20))
+    await _held(near, "short")
+    assert 0 < kept[near.keys.value("short")] <= 20

@@ -88,6 +88,17 @@ async def test_an_api_key_has_the_limits_of_its_row(limits: RateLimitCache) -> N
     assert await limits.hit_api_key(ApiKey(id=new_id())) is None
 
 
+async def test_a_call_that_the_day_refuses_leaves_the_minute_alone(limits: RateLimitCache) -> None:
+    key_id = new_id()
+    today = ApiKey(id=key_id, rate_limit_per_minute=5, rate_limit_per_day=2)
+    for _ in range(6):
+        await limits.hit_api_key(today)
+    # Of the minute two calls are used: those that the day allowed.
+    minute = await limits.hit_api_key(ApiKey(id=key_id, rate_limit_per_minute=5))
+    assert minute is not None
+    assert (minute.allowed, minute.remaining) == (True, 2)
+
+
 @pytest.mark.parametrize(("choice", "allowed"), [(WhenDown.ALLOW, True), (WhenDown.REFUSE, False)])
 async def test_without_redis_the_caller_chooses(
     stack: Settings, choice: WhenDown, allowed: bool, unused_url: SecretStr

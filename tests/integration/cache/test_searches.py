@@ -385,6 +385,25 @@ async def test_a_cache_that_forgot_even_what_was_popular_is_warmed_from_the_last
     assert (await warm(connections, within_s=60)).known == 0
 
 
+async def test_what_is_asked_after_a_flush_displaces_nothing_that_was_popular(
+    connections: Connections, searches: CachedSearch
+) -> None:
+    files = [await add_file(f"/pack/{name}.wav") for name in ("kick", "snare", "hat")]
+    await index_files(connections, [file.id for file in files])
+    for words in ("kick", "snare"):
+        await searches.search_audio_files(words, filters=ALL)
+    await searches.aclose()
+    assert (await warm(connections, within_s=60)).fresh == 2
+    await connections.cache.flushall()
+    await searches.search_audio_files("hat", filters=ALL)
+    await searches.aclose()
+
+    report = await warm(connections, within_s=60)
+
+    assert (report.known, report.warmed, report.fresh) == (3, 2, 1)
+    assert (await warm(connections, within_s=60)).fresh == 3
+
+
 async def test_what_will_expire_before_the_next_warming_is_made_anew_while_it_serves(
     connections: Connections, searches: CachedSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
