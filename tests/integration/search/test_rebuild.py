@@ -16,14 +16,19 @@ from samplemind.documents.audio_file import AudioFile
 from samplemind.endpoints import Store
 from samplemind.errors import ConflictError
 from samplemind.search.configuration import MEND, index_configuration, outdated_words
+from samplemind.search.filters import Filters
 from samplemind.search.fold import fold_vectors
+from samplemind.search.full_text import FullTextSearch
+from samplemind.search.hybrid import HybridSearch
 from samplemind.search.indexer import index_files
 from samplemind.search.languages import TextConfiguration
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
 from samplemind.search.reconcile import reconcile
+from samplemind.search.sound import Sound
+from samplemind.search.vector import VectorSearch
 from samplemind.settings import Settings
 from tests.asynchronous import eventually
-from tests.library import add_file, change_vector, delete_file, unit_vector
+from tests.library import EMBEDDING_VERSION, add_file, change_vector, delete_file, unit_vector
 
 KillRebuild = Callable[[RebuildPhase], Awaitable[None]]
 
@@ -313,6 +318,53 @@ async def test_nothing_is_lost_when_writers_and_folds_run_beside_rebuilds(
     assert await titles(connections) == {file.id: file.title for file in files}
     places = await ask(connections, _PLACES)
     assert sorted(places) == sorted((file.id, 1) for file in files)
+
+
+async def test_searches_find_what_stays_while_others_are_indexed_folded_and_rebuilt(
+    connections: Connections,
+) -> None:
+    staying = await some_files(connections, 20)
+    ids = {file.id for file in staying}
+    sound = Sound(unit_vector(7), EMBEDDING_VERSION)
+    everything = Filters(everything=True)
+    ended = asyncio.Event()
+    asked = written = 0
+
+    async def search() -> None:
+        nonlocal asked
+        while not ended.is_set():
+            async with connections.postgres.session() as session:
+                words = await FullTextSearch().search_audio_files(
+                    session, "title", filters=everything, limit=100
+                )
+                near = await VectorSearch().similarity_search(session, sound, filters=everything)
+                both = await HybridSearch().hybrid_search(
+                    session, "title", sound, filters=everything, limit=100
+                )
+            found = [hit.id for hit in words.results]
+            assert ids <= set(found)
+            assert len(set(found)) == len(found) == words.total
+            assert near.results[0].id == staying[7].id
+            assert ids <= {hit.id for hit in both.results}
+            asked += 1
+
+    async def write() -> None:
+        nonlocal written
+        while not ended.is_set():
+            file = await add_file("/r/other.wav", title="title of another", vector=unit_vector(99))
+            await index_files(connections, [file.id])
+            await fold_vectors(connections)
+            await delete_file(file)
+            await index_files(connections, [file.id])
+            written += 1
+
+    beside = [asyncio.create_task(work()) for work in (search, search, write)]
+    for _ in range(2):
+        await rebuild_index(connections)
+    ended.set()
+    await asyncio.gather(*beside)
+    assert asked > 5
+    assert written > 1
 
 
 async def test_a_long_query_delays_the_switch_and_is_not_hurt(connections: Connections) -> None:
