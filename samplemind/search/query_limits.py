@@ -39,10 +39,7 @@ async def limit_queries(
         extra: further settings of the server, such as `hnsw.ef_search`.
     """
     wanted = {"statement_timeout": str(timeout_ms), **_PLANNING, **(extra or {})}
-    transaction = session.get_transaction()
-    known, present = session.info.get(_LIMITED, (None, {}))
-    if transaction is None or known is not transaction:
-        present = {}
+    present = present_limits(session)
     missing = {name: value for name, value in wanted.items() if present.get(name) != value}
     if not missing:
         return
@@ -74,8 +71,12 @@ def note_limits(
         timeout_ms: that it was given.
         extra: further settings that it made.
     """
+    limits = {"statement_timeout": str(timeout_ms), **_PLANNING, **(extra or {})}
+    session.info[_LIMITED] = (session.get_transaction(), {**present_limits(session), **limits})
+
+
+def present_limits(session: AsyncSession) -> dict[str, str]:
+    """Return the server's settings that the session's transaction was given here."""
     transaction = session.get_transaction()
     known, present = session.info.get(_LIMITED, (None, {}))
-    kept = present if transaction is not None and known is transaction else {}
-    limits = {"statement_timeout": str(timeout_ms), **_PLANNING, **(extra or {})}
-    session.info[_LIMITED] = (transaction, {**kept, **limits})
+    return dict(present) if transaction is not None and known is transaction else {}

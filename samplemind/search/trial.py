@@ -25,7 +25,7 @@ from samplemind.maintenance.plans import Plan, parse_plan
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
 from samplemind.search.hybrid import HybridSearch
-from samplemind.search.query_limits import limit_queries
+from samplemind.search.query_limits import limit_queries, present_limits
 from samplemind.search.results import Results, milliseconds_since
 from samplemind.search.sound import Sound, find_by_path, stored_sound
 from samplemind.search.suggest import Suggestion
@@ -72,6 +72,8 @@ class Statement:
     milliseconds: float
     plan: Plan | None = None
     values: Any = field(default=None, repr=False)
+    settings: dict[str, str] = field(default_factory=dict, repr=False)
+    """Of the server, that its transaction was given for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ async def try_search(connections: Connections, question: Question) -> Trial:
     async with connections.postgres.session() as session:
         await session.execute(text("SET TRANSACTION READ ONLY"))
         started = time.perf_counter()
-        with _watching(await session.connection()) as statements:
+        with _watching(session, await session.connection()) as statements:
             results, suggestions = await _search(connections, session, question)
         took_ms = milliseconds_since(started)
         if question.with_plans:
@@ -156,7 +158,7 @@ async def _sound(session: AsyncSession, question: Question) -> Sound:
 
 
 @contextmanager
-def _watching(connection: AsyncConnection) -> Iterator[list[Statement]]:
+def _watching(session: AsyncSession, connection: AsyncConnection) -> Iterator[list[Statement]]:
     """Yield the queries that go over the connection while the block runs."""
     statements: list[Statement] = []
     began = 0.0
@@ -171,7 +173,8 @@ def _watching(connection: AsyncConnection) -> Iterator[list[Statement]]:
         _connection: Any, _cursor: Any, sql: str, values: Any, _context: Any, _many: bool
     ) -> None:
         if _QUERY.match(sql) and len(statements) < _MOST_STATEMENTS:
-            statements.append(Statement(sql, milliseconds_since(began), values=values))
+            took_ms, settings = milliseconds_since(began), present_limits(session)
+            statements.append(Statement(sql, took_ms, values=values, settings=settings))
 
     watched = connection.sync_connection
     event.listen(watched, "before_cursor_execute", before)
@@ -184,9 +187,13 @@ def _watching(connection: AsyncConnection) -> Iterator[list[Statement]]:
 
 
 async def _explain(session: AsyncSession, statements: list[Statement]) -> None:
-    await limit_queries(session)
-    connection = await session.connection()
     for statement in statements:
+        # Each in a transaction of its own, under what it was asked under: a walk along the graph
+        # forbids plans that a query by words may have.
+        await session.rollback()
+        await session.execute(text("SET TRANSACTION READ ONLY"))
+        await limit_queries(session, extra=statement.settings)
+        connection = await session.connection()
         found = await connection.exec_driver_sql(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}", statement.values
         )
