@@ -21,9 +21,10 @@ from pydantic import SecretStr
 from benchmarks.row import Row, row
 from samplemind.cache.cached import cached
 from samplemind.cache.computed import ComputedCache, Policy
+from samplemind.cache.connection import connect_cache
 from samplemind.cache.popularity import Popularity
 from samplemind.cache.rate_limit import Limit, RateLimitCache
-from samplemind.cache.redis_cache import RedisCache, connect_cache
+from samplemind.cache.redis_cache import RedisCache
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store
 from samplemind.settings import CacheSettings

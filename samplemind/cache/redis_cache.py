@@ -13,14 +13,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
     NoPermissionError,
@@ -32,16 +28,15 @@ from redis.exceptions import (
 
 from samplemind.cache import counts
 from samplemind.cache.breaker import CircuitBreaker
+from samplemind.cache.connection import connect_cache, pool_size
 from samplemind.cache.counts import Counts
 from samplemind.cache.keys import FORMAT, Keys
 from samplemind.cache.lane import Lane, Script, Word
 from samplemind.cache.local import LocalLayer
 from samplemind.cache.serialization import Form, dumps, loads
-from samplemind.connections.redis_spans import asynchronous_client_class
+from samplemind.cache.stats import CacheStats
 from samplemind.errors import (
     InvalidInputError,
-    SettingsError,
-    StackNotRunningError,
     StoreUnavailableError,
     UnreadableValueError,
 )
@@ -56,60 +51,11 @@ DAY = timedelta(hours=24)
 
 _JITTER = 0.1
 _LONGEST = timedelta(days=30)
-_POOL_WAIT_S = 1.0
 _SCAN = 500
 _STATS_SCAN_KEYS = 200_000
-_HOT_SAMPLE = 5000
 _MISSING: Any = object()
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Figures of the cache; none where Redis did not answer.
-
-    Attributes:
-        hits: of all processes, with those of their local layers.
-        hit_rate: 0 to 1; none before the first read.
-        p50_ms, p95_ms, p99_ms: of this process's last round trips.
-        keys: by prefix; of the first 200,000 where there are more.
-        counted: everything that all processes counted, by name.
-    """
-
-    available: bool
-    hits: int
-    misses: int
-    hit_rate: float | None
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    memory_bytes: int | None
-    memory_limit_bytes: int | None
-    evictions: int | None
-    expirations: int | None
-    keys: Mapping[str, int]
-    counted: Mapping[str, int]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON has them."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class HotKey:
-    """A value that is asked for often.
-
-    Attributes:
-        key: as `keys.key` built it.
-        frequency: Redis's logarithmic counter, 0 to 255, which decays by the minute.
-        ttl_s: seconds that it has left; none: it does not expire.
-    """
-
-    key: str
-    frequency: int
-    size_bytes: int
-    ttl_s: float | None
 
 
 class RedisCache:
@@ -139,7 +85,7 @@ class RedisCache:
         )
         key = settings.signing_key
         self._signing_key = key.get_secret_value().encode() if key else None
-        self._slots = asyncio.Semaphore(_pool_size(settings))
+        self._slots = asyncio.Semaphore(pool_size(settings))
         self._flushing: asyncio.Task[None] | None = None
 
     async def get(self, key: str, default: Any = None, *, form: Form | None = None) -> Any:
@@ -284,14 +230,14 @@ class RedisCache:
             InvalidInputError: the pattern is empty.
         """
         deleted = 0
-        async for batch in self._matching(pattern):
+        async for batch in self.scan(pattern):
             deleted += await self.delete(*map(self.keys.shown, batch))
         return deleted
 
     async def count_pattern(self, pattern: str) -> int:
         """Return how many values `delete_pattern` would delete."""
         found: set[str] = set()
-        async for batch in self._matching(pattern):
+        async for batch in self.scan(pattern):
             found.update(batch)
         return len(found)
 
@@ -341,36 +287,6 @@ class RedisCache:
     ) -> Any:
         """Run a script on the shared connection; return its answer, or none without one."""
         return await self._on_lane(lambda: self.lane.run(script, keys, *words), again=again)
-
-    async def hot_keys(self, *, limit: int = 20) -> tuple[HotKey, ...]:
-        """Return the keys that are asked for most, of a sample of some thousand.
-
-        None where the server does not count it: that takes an LFU policy (`maxmemory-policy`).
-        """
-        sample = [name async for batch in self._sampled() for name in batch]
-        if not sample:
-            return ()
-
-        async def send() -> list[Any]:
-            pipeline = self.redis.pipeline(transaction=False)
-            for stored in sample:
-                pipeline.object("FREQ", stored)
-                pipeline.memory_usage(stored)
-                pipeline.pttl(stored)
-            # A key may expire meanwhile: its answer is an error or none, and it is left out.
-            return list(await pipeline.execute(raise_on_error=False))
-
-        answers: list[Any] = await self.ask(send, [])
-        if not answers:
-            return ()
-        found = [
-            HotKey(self.keys.shown(stored), frequency, size, None if ttl < 0 else ttl / 1000)
-            for stored, frequency, size, ttl in zip(
-                sample, answers[::3], answers[1::3], answers[2::3], strict=True
-            )
-            if isinstance(frequency, int) and isinstance(size, int) and isinstance(ttl, int)
-        ]
-        return tuple(sorted(found, key=lambda each: -each.frequency)[:limit])
 
     async def ask(
         self,
@@ -505,7 +421,12 @@ class RedisCache:
             return str(value).encode()
         return dumps(value, form, signing_key=self._signing_key)
 
-    async def _matching(self, pattern: str) -> AsyncIterator[list[str]]:
+    async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
+        """Yield where the values lie whose key matches, in batches; some may come twice.
+
+        Raises:
+            InvalidInputError: the pattern is empty.
+        """
         if not pattern:
             message = "an empty pattern matches nothing: write for example search:*"
             raise InvalidInputError(message)
@@ -523,17 +444,9 @@ class RedisCache:
             if not cursor:
                 return
 
-    async def _sampled(self) -> AsyncIterator[list[str]]:
-        taken = 0
-        async for batch in self._matching("*"):
-            yield batch[: _HOT_SAMPLE - taken]
-            taken += len(batch)
-            if taken >= _HOT_SAMPLE:
-                return
-
     async def _keys_by_prefix(self) -> dict[str, int]:
         by_prefix: Counter[str] = Counter()
-        async for batch in self._matching("*"):
+        async for batch in self.scan("*"):
             by_prefix.update(map(self.keys.prefix_of, batch))
             if by_prefix.total() >= _STATS_SCAN_KEYS:
                 break
@@ -552,44 +465,6 @@ class RedisCache:
                 await self.ask(send, False, again=False)
         finally:
             self._flushing = None
-
-
-def connect_cache(settings: CacheSettings) -> Redis:
-    """Make a client whose every wait is short; it connects at its first use.
-
-    Raises:
-        StackNotRunningError: the settings name no URL.
-        SettingsError: the URL cannot be read.
-    """
-    if settings.url is None:
-        message = (
-            "no address for cache: start the embedded stack with `samplemind up`, "
-            "or set SAMPLEMIND_CACHE_URL"
-        )
-        raise StackNotRunningError(message)
-    timeout_s = settings.timeout_ms / 1000
-    try:
-        pool = BlockingConnectionPool.from_url(
-            settings.url.get_secret_value(),
-            max_connections=_pool_size(settings),
-            timeout=_POOL_WAIT_S,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            socket_keepalive=True,
-            # `ask` decides what is sent again.
-            retry=Retry(NoBackoff(), 0),
-            client_name="samplemind-cache",
-        )
-    except ValueError:
-        # The cause would print the URL and its password.
-        message = "a Redis URL cannot be read: write redis://:password@host:port/0"
-        raise SettingsError(message) from None
-    return asynchronous_client_class().from_pool(pool)
-
-
-def _pool_size(settings: CacheSettings) -> int:
-    # The shared connection and that of the local layer's news are two more.
-    return max(1, settings.max_connections - 2)
 
 
 def jittered_ms(ttl: timedelta) -> int:

@@ -5,6 +5,7 @@ import dataclasses
 import click
 
 from samplemind.cache.searches import CachedSearch
+from samplemind.cache.stats import find_hot_keys
 from samplemind.cache.warming import TOP, warm
 from samplemind.cli.output import console, json_option, print_json, print_table
 from samplemind.cli.session import with_connections
@@ -51,7 +52,7 @@ def hot(limit: int, as_json: bool) -> None:
         redis_cache = connections.cached.cache
         await redis_cache.require()
         searches = await CachedSearch(connections).popular(limit)
-        keys = await redis_cache.hot_keys(limit=limit)
+        keys = await find_hot_keys(redis_cache, limit=limit)
         return {
             "searches": [dataclasses.asdict(each) for each in searches],
             "keys": [dataclasses.asdict(each) for each in keys],

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from samplemind.cache.redis_cache import CacheStats
+from samplemind.cache.stats import CacheStats
 from samplemind.connections.resources import Connections
 from worker.console.samples import PACE_S, SAVED_EVERY, Samples
 

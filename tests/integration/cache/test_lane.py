@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from samplemind.cache.connection import connect_cache
 from samplemind.cache.lane import Lane, Script
-from samplemind.cache.redis_cache import connect_cache
 from samplemind.settings import CacheSettings, Settings
 from tests.asynchronous import eventually
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from samplemind.cache.redis_cache import CacheStats, HotKey
 from samplemind.cache.searches import CachedSearch, PopularSearch
+from samplemind.cache.stats import CacheStats, HotKey, find_hot_keys
 from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError
 from samplemind.jobs.payloads import WarmCache
@@ -133,7 +133,7 @@ def filters_of(search: PopularSearch) -> str:
 
 
 async def _hot(connections: Connections) -> tuple[HotKey, ...]:
-    return await connections.cached.cache.hot_keys()
+    return await find_hot_keys(connections.cached.cache)
 
 
 async def _popular(connections: Connections) -> tuple[PopularSearch, ...]:
