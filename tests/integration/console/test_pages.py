@@ -9,6 +9,7 @@ from samplemind.documents.batch_job import BatchState
 from samplemind.ids import new_id
 from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import IndexFiles
+from tests.asynchronous import eventually
 from tests.console_data import add_batch, add_letters
 from tests.integration.console.conftest import ADA, Serve, Served, text_of
 from worker.console.access import Role
@@ -95,9 +96,13 @@ async def test_what_a_job_or_a_visitor_wrote_is_never_taken_for_a_page(
 async def test_what_does_not_exist_is_told_so(served: Served) -> None:
     operator = served.by(ADA)
     missing = "01000000-0000-7000-8000-000000000000"
-    assert (await operator.get(f"/batches/{missing}")).code == 404
-    assert (await operator.get(f"/failed-jobs/{missing}")).code == 404
-    assert (await operator.get("/batches/nix")).code == 404
+    for address in (f"/batches/{missing}", f"/failed-jobs/{missing}", "/batches/nix"):
+
+        async def told(address: str = address) -> bool:
+            # A page whose store has not answered yet says that it is being read.
+            return bool((await operator.get(address)).code == 404)
+
+        await eventually(told, seconds=10, what=f"{address} is told to be nowhere")
 
 
 @asynccontextmanager
