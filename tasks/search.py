@@ -27,6 +27,7 @@ from samplemind.search.optimizer import SEARCH_TABLES, SearchOptimizer
 from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
 from samplemind.search.recall import calibrate
 from samplemind.search.reconcile import reconcile
+from samplemind.search.statistics import has_vocabulary
 from tasks.progress import Progress
 from worker.app import app
 from worker.runtime import connections, run
@@ -41,6 +42,9 @@ _URGENT_FOLD_S = 10.0
 _SETTLING = timedelta(minutes=1)
 """How long statistics wait after a bulk: what is written meanwhile shares one ANALYZE."""
 
+_FIRST_WORDS = timedelta(seconds=2)
+"""How long the first count of words waits for the files that come with the first ones."""
+
 _HOUR_S = 3600
 _UPKEEP = {"soft_time_limit": _HOUR_S, "time_limit": _HOUR_S + 60}
 # A million files take about ten minutes; ten million still end.
@@ -50,7 +54,7 @@ _REBUILD = {"soft_time_limit": 6 * _HOUR_S, "time_limit": 6 * _HOUR_S + 60}
 @app.task(base=Job, name=IndexDirty.job_name)
 def index_dirty() -> None:
     """Write every file that is marked dirty into the index."""
-    _analyze_after_bulk(run(indexer.drain(connections())))
+    _follow_up(run(indexer.drain(connections())))
 
 
 @app.task(base=Job, name=ReconcileIndex.job_name)
@@ -67,7 +71,7 @@ def index_files(self: Job, **payload: Any) -> dict[str, Any]:
     """Bring files up to date in the index."""
     ids = IndexFiles.model_validate(payload).ids
     report = run(indexer.index_files(connections(), ids, progress=Progress(self).tell))
-    _analyze_after_bulk(report)
+    _follow_up(report)
     return dataclasses.asdict(report)
 
 
@@ -76,7 +80,7 @@ def delete_files(self: Job, **payload: Any) -> dict[str, Any]:
     """Take deleted files out of the index."""
     ids = DeleteFiles.model_validate(payload).ids
     report = run(indexer.delete_files(connections(), ids, progress=Progress(self).tell))
-    _analyze_after_bulk(report)
+    _follow_up(report)
     return dataclasses.asdict(report)
 
 
@@ -85,7 +89,7 @@ def reindex_owner(self: Job, **payload: Any) -> dict[str, Any]:
     """Make the rows of one owner's files anew."""
     owner_id = ReindexOwner.model_validate(payload).owner_id
     report = run(indexer.reindex_owner(connections(), owner_id, progress=Progress(self).tell))
-    _analyze_after_bulk(report)
+    _follow_up(report)
     return dataclasses.asdict(report)
 
 
@@ -131,15 +135,30 @@ def optimize(self: Job) -> dict[str, Any]:
     return report.figures()
 
 
-def _analyze_after_bulk(report: IndexReport) -> None:
-    """Have the tables analyzed once for all that was written until shortly after a bulk."""
-    broker = connections().broker
-    if run(count_written(broker, report.written + report.removed)):
-        with SyncJobs(connections().settings) as jobs:
+def _follow_up(report: IndexReport) -> None:
+    """Send what follows from writing: the first words counted soon, and statistics after a bulk.
+
+    A new library would suggest and correct nothing until the hourly count.
+    """
+    settings, broker = connections().settings, connections().broker
+    is_bulk = run(count_written(broker, report.written + report.removed))
+    is_first = report.written > 0 and not run(connections().postgres.run(has_vocabulary))
+    if not is_bulk and not is_first:
+        return
+    with SyncJobs(settings) as jobs:
+        if is_first:
+            jobs.enqueue(
+                RefreshVocabulary(),
+                idempotency_key="the first words",
+                unique_for=timedelta(0),
+                delay=_FIRST_WORDS,
+            )
+        if is_bulk:
             jobs.enqueue(
                 AnalyzeTables(tables=SEARCH_TABLES),
                 idempotency_key="after a bulk",
                 unique_for=timedelta(0),
                 delay=_SETTLING,
             )
+    if is_bulk:
         run(forget_written(broker))

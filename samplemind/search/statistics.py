@@ -103,6 +103,11 @@ class Vocabulary:
     prefixes: int
 
 
+async def has_vocabulary(session: AsyncSession) -> bool:
+    """Return whether words were counted since the index was empty."""
+    return bool(await session.scalar(text("SELECT EXISTS (SELECT FROM search_words)")))
+
+
 async def refresh_vocabulary(
     session: AsyncSession, progress: Progress = lambda _done, _total: None
 ) -> Vocabulary:

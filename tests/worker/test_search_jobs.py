@@ -25,7 +25,7 @@ from samplemind.jobs.payloads import (
     ReindexOwner,
     VacuumTables,
 )
-from samplemind.jobs.state import DELAYED_MESSAGES
+from samplemind.jobs.state import DELAYED, DELAYED_MESSAGES
 from samplemind.jobs.wire import Queue, queue_for
 from samplemind.search import bulk
 from samplemind.search.optimizer import SEARCH_TABLES
@@ -120,6 +120,25 @@ def test_a_bulk_is_analyzed_once_and_a_few_files_are_not(
     jobs(DeleteFiles(ids=tuple(ids)))  # a second bulk, while the first one's analysis waits
     assert len(in_library(migrated, delayed)) == 1
     assert jobs(AnalyzeTables(tables=SEARCH_TABLES))["skipped"] == {}
+
+
+def test_the_first_words_are_counted_soon_and_once(
+    migrated: Settings, jobs: Callable[[Payload], Any]
+) -> None:
+    ids = add_files(migrated)
+
+    async def delayed(connections: Connections) -> int:
+        messages = await connections.broker.hvals(DELAYED_MESSAGES)
+        return sum(RefreshVocabulary.job_name in str(message) for message in messages)
+
+    in_library(migrated, lambda connections: connections.broker.flushdb())
+    jobs(IndexFiles(ids=(ids[0],)))
+    jobs(IndexFiles(ids=(ids[1],)))
+    assert in_library(migrated, delayed) == 1
+    assert jobs(RefreshVocabulary())["words"] == 1
+    in_library(migrated, lambda connections: connections.broker.delete(DELAYED_MESSAGES, DELAYED))
+    jobs(IndexFiles(ids=(ids[2],)))
+    assert in_library(migrated, delayed) == 0
 
 
 def test_a_table_that_an_operator_names_is_vacuumed_though_nothing_is_due(
