@@ -6,6 +6,7 @@ it, known by the pid in the home's name.
 """
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
@@ -64,7 +65,7 @@ def stack(_no_settings_of_the_operator: None) -> Iterator[Settings]:
     """Settings with the URLs of all four stores, real and empty at first."""
     from samplemind.embedded.stack import EmbeddedStack
 
-    _remove_stacks_of_killed_runs()
+    remove_stacks_of_killed_runs(Path(tempfile.gettempdir()))
     with temporary_home() as home, EmbeddedStack(home, durable=False) as embedded:
         yield load_settings().model_copy(update={"home": home}).with_urls(embedded.start())
 
@@ -135,8 +136,11 @@ def _erase(home: Path) -> None:
     shutil.rmtree(home)
 
 
-def _remove_stacks_of_killed_runs() -> None:
-    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        run = re.match(rf"{_PREFIX}(\d+)-", home.name)
-        if run and home.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(run[1])):
-            _erase(home)
+def remove_stacks_of_killed_runs(directory: Path) -> None:
+    """Stop and remove what killed runs left in the directory; the processes of a run take turns."""
+    with (directory / f"{_PREFIX}{os.geteuid()}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        for home in directory.glob(f"{_PREFIX}*"):
+            run = re.match(rf"{_PREFIX}(\d+)-", home.name)
+            if run and not psutil.pid_exists(int(run[1])) and home.stat().st_uid == os.geteuid():
+                _erase(home)
