@@ -7,6 +7,7 @@ it, known by the pid in the home's name.
 
 import asyncio
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -58,6 +59,16 @@ def _no_settings_of_the_operator() -> Iterator[None]:
         for name in [name for name in os.environ if name.upper().startswith("SAMPLEMIND_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that a test runs sends logs to that test's stderr, which closes with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
