@@ -2,7 +2,8 @@
 
 A prefix of up to five letters has its words ready in a table; longer ones are few enough to be read
 from the vocabulary. Where too few of these may be told of one person's files, that person's own
-words follow. Names are the best in quality of the first that begin so.
+words follow. Names are the best in quality of the first that begin so and may be told, and of that
+person's own.
 
 Invariant: work is bounded whatever is typed, and nobody is told of a file that they may not see.
 """
@@ -13,9 +14,23 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, cast, collate, func, literal_column, select, text
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    SelectBase,
+    cast,
+    collate,
+    func,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from samplemind.errors import InvalidInputError
 from samplemind.models.search_document import SearchDocument
@@ -29,11 +44,20 @@ from samplemind.settings import SearchSettings
 MAX_SUGGESTIONS = 50
 MAX_PREFIX_LENGTH = 100
 _LETTERS = 5  # of the prefixes that have a row
-_OWN_FILES = 1000  # whose words are read where the vocabulary's first ones are too few
-_NAMES_LOOKED_AT = 100
+_OWN_FILES = 1000  # whose words and names are read where the library's first ones may be too few
+_NAMES_COMPARED = 100
+_NAMES_PASSED = 2000  # before so many are found that may be told
 _LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
 _LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
 NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
+
+_TOLD_BY = (
+    SearchDocument.file_id,
+    SearchDocument.owner_id,
+    SearchDocument.title,
+    SearchDocument.wording,
+    SearchDocument.quality,
+)
 
 # With a row for the limits even where no word is found.
 _BY_PREFIX = text(f"""
@@ -170,18 +194,24 @@ def _whose(filters: Filters) -> UUID | None:
     return filters.owner_id or filters.viewer_id
 
 
-def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
-    """Return the query for the words of an owner's, or else the viewer's, first files."""
-    files = (
-        select(SearchDocument.wording)
-        .where(
-            SearchDocument.owner_id == _whose(filters),
-            *filters.visible(SearchDocument.owner_id, SearchDocument.file_id),
-        )
+def _own_files(filters: Filters) -> CTE:
+    """Return the query for an owner's, or else the viewer's, first files, if they may be told."""
+    first = (
+        select(*_TOLD_BY)
+        .where(SearchDocument.owner_id == _whose(filters))
         .limit(_OWN_FILES)
+        .subquery()
+    )
+    return (
+        select(first)
+        .where(*filters.visible(first.c.owner_id, first.c.file_id))
         .cte("files")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
+
+
+def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
+    files = _own_files(filters)
     configuration = cast(TextConfiguration.SIMPLE.value, REGCONFIG)
     lexemes = func.unnest(func.tsvector_to_array(func.to_tsvector(configuration, files.c.wording)))
     words = select(lexemes.label("word")).subquery("words")
@@ -201,25 +231,51 @@ async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int
 
 
 def _names_statement(typed: str, filters: Filters, limit: int) -> Select[Any]:
-    name = name_expression()
-    first = (
-        select(SearchDocument.title, SearchDocument.quality)
-        .where(
+    passed = _first_names(typed, filters)
+    told = (
+        select(passed.c.title, passed.c.quality)
+        .where(*filters.visible(passed.c.owner_id, passed.c.file_id))
+        .limit(_NAMES_COMPARED)
+        .cte("told")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    names: SelectBase = select(told)
+    if _whose(filters) is not None:
+        own = _own_files(filters)
+        name = _name(own.c.wording)
+        # One person's few may lie behind very many of others.
+        of_own = select(own.c.title, own.c.quality).where(
+            _count(told) < _NAMES_COMPARED,
+            _count(passed) >= _NAMES_PASSED,
             name >= typed,
             name < _after(typed),
-            *filters.visible(SearchDocument.owner_id, SearchDocument.file_id),
         )
-        .order_by(name)
-        .limit(_NAMES_LOOKED_AT)
-        .subquery()
-    )
+        names = union_all(names, of_own)
+    first = names.subquery()
     best = func.max(first.c.quality)
     return select(first.c.title).group_by(first.c.title).order_by(best.desc()).limit(limit)
 
 
-def name_expression() -> ColumnElement[str]:
+def _count(rows: CTE) -> ScalarSelect[int]:
+    return select(func.count()).select_from(rows).scalar_subquery()
+
+
+def _first_names(typed: str, filters: Filters) -> CTE:
+    """Return the query for the files, whoever's they are, in the order of the index."""
+    name = _name(SearchDocument.wording)
+    return (
+        select(*_TOLD_BY)
+        .where(name >= typed, name < _after(typed))
+        .order_by(name)
+        .limit(_NAMES_COMPARED if _sees_all(filters) else _NAMES_PASSED)
+        .cte("passed")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+
+
+def _name(wording: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
     """Return a file's name as it is completed: the start of its wording, in small letters."""
-    start = func.left(SearchDocument.wording, literal_column(str(NAME_LENGTH)))
+    start = func.left(wording, literal_column(str(NAME_LENGTH)))
     return collate(func.lower(start), "C")
 
 

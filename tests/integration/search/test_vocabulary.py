@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from samplemind.connections.resources import Connections
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.user import User
+from samplemind.search import suggest
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
 from samplemind.search.indexer import index_files
@@ -103,6 +104,30 @@ async def test_an_owner_is_told_rare_words_that_no_prefix_has_ready(
         assert "korzu" in await told(session, "korz", viewer)
     for stranger in (STRANGER, Filters(viewer_id=uuid4()), Filters(owner_id=owner)):
         assert "korzu" not in await told(session, "korz", stranger)
+
+
+async def test_ones_own_names_are_completed_however_many_of_others_begin_so(
+    session: AsyncSession,
+    connections: Connections,
+    owner: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(suggest, "_NAMES_PASSED", 3)
+    await index_names(connections, *(f"marimba_a{n}" for n in range(3)))
+    await index_names(connections, "marimba_z", owner_id=owner)
+
+    async def names(filters: Filters) -> set[str]:
+        found = await SEARCH.autocomplete(session, "marimba", filters=filters)
+        return {one.text for one in found if one.kind == "name"}
+
+    first = {"marimba a0", "marimba a1", "marimba a2"}
+    assert await names(EVERYTHING) == {*first, "marimba z"}
+    assert await names(Filters(viewer_id=owner)) == {*first, "marimba z"}
+    assert await names(Filters(viewer_id=owner, owner_id=owner)) == {"marimba z"}
+    assert await names(Filters(viewer_id=uuid4())) == first
+    # Of others' names no more are passed over, so that the work is bounded.
+    await index_names(connections, *(f"marimba_{n}" for n in range(3)), owner_id=owner)
+    assert await names(STRANGER) == set()
 
 
 async def test_a_private_word_spares_nobody_a_correction(
