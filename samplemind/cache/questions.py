@@ -1,12 +1,10 @@
-"""What searches are asked, as plain values: to tell one from another, to count, and to ask again.
+"""What searches are asked, as bytes: to tell one from another, to count, and to ask again.
 
-Invariant: the same question is the same value and the same bytes, however it was written: wishes
-that ask for nothing are not part of it.
+Invariant: the same question is the same bytes, in every process.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -18,80 +16,24 @@ from samplemind.search.filters import Filters, KeyMatch, Period, Range
 from samplemind.search.fusion import Fusion
 from samplemind.search.languages import TextConfiguration
 from samplemind.search.nearest import Metric
+from samplemind.search.question import Question, Search
 
 LIMIT = 20
-_ASKS_FOR_NOTHING = (
-    ("offset", 0),
-    ("cursor", None),
-    ("explain", False),
-    ("highlights", True),
-    ("languages", ()),
-    ("aspects", None),
-    ("unlike", ()),
-    ("metric", Metric.COSINE),
-    ("fusion", Fusion.RECIPROCAL_RANK),
-)
-# Of a page that somebody turned to, or an operator's look behind the scores.
-_OF_THE_MOMENT = ("offset", "cursor", "explain")
 _RANGES = ("tempo_bpm", "duration_s", "loudness_lufs")
 
 
-class Search(StrEnum):
-    """Which search is asked."""
+def write_question(asked: Question) -> bytes:
+    """Return the question as bytes; `read_question` reads them.
 
-    WORDS = "words"
-    FUZZY = "fuzzy"
-    SUGGEST = "suggest"
-    FACETS = "facets"
-    SIMILAR = "similar"  # to files of the library
-    HYBRID = "hybrid"  # words, and files of the library
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question.
-
-    Attributes:
-        asked: the search's arguments by name; files of the library as their ids.
+    Raises:
+        InvalidInputError: an argument is no plain value.
     """
-
-    search: Search
-    filters: Filters
-    asked: Mapping[str, Any]
-
-    @property
-    def files(self) -> tuple[UUID, ...]:
-        """The files of the library that it names."""
-        return (*self.asked.get("like", ()), *self.asked.get("unlike", ()))
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether others will ask the same."""
-        return not any(name in self.asked for name in _OF_THE_MOMENT)
-
-    def as_bytes(self) -> bytes:
-        """Return it as bytes; `read_question` reads them.
-
-        Raises:
-            InvalidInputError: an argument is no plain value.
-        """
-        asked = {name: _plain(self.asked[name]) for name in sorted(self.asked)}
-        return dumps([self.search.value, _narrow(self.filters), asked])
-
-
-def question(search: Search, filters: Filters | None, **asked: Any) -> Question:
-    """Return the question with these arguments."""
-    filters = filters or Filters()
-    if "owner" in asked and (owner := asked.pop("owner")) is not None:
-        filters = dataclasses.replace(filters, owner_id=owner)
-    if "languages" in asked:
-        asked["languages"] = tuple(sorted(asked["languages"]))
-    wishes = {name: wish for name, wish in asked.items() if (name, wish) not in _ASKS_FOR_NOTHING}
-    return Question(search, filters, wishes)
+    wishes = {name: _plain(asked.asked[name]) for name in sorted(asked.asked)}
+    return dumps([asked.search.value, _narrow(asked.filters), wishes])
 
 
 def read_question(data: bytes) -> Question:
-    """Return the question that `as_bytes` wrote.
+    """Return the question that `write_question` wrote.
 
     Raises:
         UnreadableValueError: it is none of this version.

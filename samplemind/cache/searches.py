@@ -16,8 +16,6 @@ from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from samplemind.cache.computed import Policy
 from samplemind.cache.invalidation import (
     COLLECTIONS,
@@ -28,19 +26,17 @@ from samplemind.cache.invalidation import (
 )
 from samplemind.cache.keys import key
 from samplemind.cache.popularity import Popularity
-from samplemind.cache.questions import LIMIT, Question, Search, question, read_question
+from samplemind.cache.questions import LIMIT, read_question, write_question
 from samplemind.cache.redis_cache import SHORT
 from samplemind.connections.resources import Connections
 from samplemind.errors import UnreadableValueError
 from samplemind.search.facets import Facets
 from samplemind.search.filters import Filters
-from samplemind.search.full_text import FullTextSearch
-from samplemind.search.hybrid import HybridSearch
+from samplemind.search.question import Answer, Question, Search, Searches, question
 from samplemind.search.results import Hit, Results, milliseconds_since
 from samplemind.search.rows import INDEX_VERSION
-from samplemind.search.sound import Sound, combine, stored_sounds
+from samplemind.search.sound import Sound
 from samplemind.search.suggest import Suggestion, SuggestionKind
-from samplemind.search.vector import VectorSearch
 
 TTL = SHORT
 
@@ -74,9 +70,7 @@ class CachedSearch:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         settings = connections.settings.search
-        self._full_text = FullTextSearch(settings)
-        self._vector = VectorSearch(settings)
-        self._hybrid = HybridSearch(settings)
+        self._searches = Searches(settings)
         self._context = (INDEX_VERSION, settings.text_configuration)
         self.popularity = Popularity(connections.cached.cache, "searches")
         self.files = Popularity(connections.cached.cache, "files")
@@ -139,7 +133,9 @@ class CachedSearch:
     ) -> Results:
         """Return `VectorSearch.similarity_search` of any sound; its options, its errors."""
         filters = filters or Filters()
-        search = partial(self._vector.similarity_search, sound=sound, filters=filters, **options)
+        search = partial(
+            self._searches.vector.similarity_search, sound=sound, filters=filters, **options
+        )
         return await self._results_of_sound("sound", search, filters, (sound, options))
 
     async def hybrid_search(
@@ -148,7 +144,11 @@ class CachedSearch:
         """Return `HybridSearch.hybrid_search` with any sound; its options, its errors."""
         filters = filters or Filters()
         search = partial(
-            self._hybrid.hybrid_search, query=query, sound=sound, filters=filters, **options
+            self._searches.hybrid.hybrid_search,
+            query=query,
+            sound=sound,
+            filters=filters,
+            **options,
         )
         return await self._results_of_sound("words_sound", search, filters, (query, sound, options))
 
@@ -228,7 +228,7 @@ class CachedSearch:
         return _restored(stored, milliseconds_since(started))
 
     async def _answer(self, asked: Question) -> Any:
-        written = asked.as_bytes()
+        written = write_question(asked)
         if asked.is_repeatable:
             self.popularity.count(written)
         for file_id in asked.files:
@@ -238,7 +238,7 @@ class CachedSearch:
         )
 
     async def _renew(self, asked: Question) -> bool:
-        place, tags = self._place(asked.as_bytes()), _tags(asked)
+        place, tags = self._place(write_question(asked)), _tags(asked)
         left = await self._connections.cached.left(place, tags)
         if left is not None and left > _RENEW_BELOW:
             return False
@@ -250,30 +250,7 @@ class CachedSearch:
 
     async def _compute(self, asked: Question) -> Any:
         async with self._connections.postgres.session() as session:
-            return await self._searched(session, asked)
-
-    async def _searched(self, session: AsyncSession, asked: Question) -> Any:
-        """Ask the search itself; return what `_answer` gives back."""
-        options: dict[str, Any] = {**asked.asked, "filters": asked.filters}
-        match asked.search:
-            case Search.SUGGEST:
-                found = await self._full_text.autocomplete(session, **options)
-                return [[each.text, each.kind.value, each.documents] for each in found]
-            case Search.FACETS:
-                counted = await self._full_text.facets(session, **options)
-                return [counted.counted, counted.is_exact, counted.counts]
-            case Search.WORDS:
-                return _stored(await self._full_text.search_audio_files(session, **options))
-            case Search.FUZZY:
-                return _stored(await self._full_text.fuzzy_search(session, **options))
-        sound = await _sound_of(session, asked)
-        options = {name: wish for name, wish in options.items() if name not in ("like", "unlike")}
-        search: Callable[..., Awaitable[Results]] = (
-            self._vector.similarity_search
-            if asked.search is Search.SIMILAR
-            else self._hybrid.hybrid_search
-        )
-        return _stored(await search(session, sound=sound, **options))
+            return _stored(await self._searches.answer(session, asked))
 
     async def _results_of_sound(
         self, kind: str, search: Callable[..., Awaitable[Results]], filters: Filters, asked: object
@@ -287,19 +264,6 @@ class CachedSearch:
         place = key("search", kind, filters, asked, self._context)
         stored = await self._connections.cached.fetch(place, compute, _POLICY, _view(filters))
         return _restored(stored, milliseconds_since(started))
-
-
-async def _sound_of(session: AsyncSession, asked: Question) -> Sound:
-    like, unlike = asked.asked["like"], asked.asked.get("unlike", ())
-    found = await stored_sounds(
-        session,
-        dict.fromkeys((*like, *unlike)),
-        filters=asked.filters,
-        with_blocks="aspects" in asked.asked,
-    )
-    sounds = {sound.made_from[0]: sound for sound in found}
-    likes, dislikes = [sounds[each] for each in like], [sounds[each] for each in unlike]
-    return likes[0] if len(likes) == 1 and not dislikes else combine(likes, dislikes)
 
 
 def _tags(asked: Question) -> tuple[str, ...]:
@@ -329,9 +293,16 @@ def _view(filters: Filters) -> tuple[str, ...]:
     return (GENERATION, *shown)
 
 
-def _stored(results: Results) -> list[Any]:
-    hits = [[_plain(getattr(hit, name)) for name in _HIT_FIELDS] for hit in results.results]
-    return [[getattr(results, name) for name in _RESULT_FIELDS], hits]
+def _stored(answer: Answer) -> list[Any]:
+    """Return the answer as `_answer` gives it back: plain values."""
+    match answer:
+        case Results():
+            hits = [[_plain(getattr(hit, name)) for name in _HIT_FIELDS] for hit in answer.results]
+            return [[getattr(answer, name) for name in _RESULT_FIELDS], hits]
+        case Facets():
+            return [answer.counted, answer.is_exact, answer.counts]
+        case suggestions:
+            return [[each.text, each.kind.value, each.documents] for each in suggestions]
 
 
 def _restored(stored: list[Any], took_ms: float) -> Results:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -23,45 +22,21 @@ from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.maintenance.plans import Plan, parse_plan
 from samplemind.search.filters import Filters
-from samplemind.search.full_text import FullTextSearch
-from samplemind.search.hybrid import HybridSearch
 from samplemind.search.query_limits import limit_queries, present_limits
+from samplemind.search.question import Search, Searches, question
 from samplemind.search.results import Results, milliseconds_since
-from samplemind.search.sound import Sound, find_by_path, stored_sound
+from samplemind.search.sound import find_by_path
 from samplemind.search.suggest import Suggestion
-from samplemind.search.vector import VectorSearch
 
 # Settings of the transaction are set by queries, too; they are no part of the search.
 _QUERY = re.compile(r"^\s*(select|with)\b(?!\s+set_config\b)", re.IGNORECASE)
 _MOST_STATEMENTS = 20
+_BY_SOUND = (Search.SIMILAR, Search.HYBRID)
 
+TRIED = (Search.WORDS, Search.FUZZY, Search.SUGGEST, *_BY_SOUND)
+"""The searches that can be tried."""
 
-class TrialKind(StrEnum):
-    """How one may search."""
-
-    WORDS = "words"
-    FUZZY = "fuzzy"
-    SUGGEST = "suggest"
-    SIMILAR = "similar"
-    HYBRID = "hybrid"
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is searched for.
-
-    Attributes:
-        query: the words; of `similar` none are needed.
-        like: id or path of an indexed file to sound like, of `similar` and `hybrid`.
-        with_plans: explain each statement, which runs it once more.
-    """
-
-    kind: TrialKind
-    query: str = ""
-    like: str = ""
-    filters: Filters = field(default_factory=lambda: Filters(everything=True))
-    limit: int = 20
-    with_plans: bool = False
+EVERYTHING = Filters(everything=True)
 
 
 @dataclass(slots=True)
@@ -86,8 +61,26 @@ class Trial:
     statements: tuple[Statement, ...]
 
 
-async def try_search(connections: Connections, question: Question) -> Trial:
+async def try_search(
+    connections: Connections,
+    search: Search,
+    query: str = "",
+    *,
+    like: str = "",
+    filters: Filters = EVERYTHING,
+    limit: int = 20,
+    with_plans: bool = False,
+) -> Trial:
     """Search, and tell what the database did.
+
+    Args:
+        connections: to the stores.
+        search: one of `TRIED`.
+        query: the words; of `similar` none are needed.
+        like: id or path of an indexed file to sound like, of `similar` and `hybrid`.
+        filters: what results must be; none: operators see all.
+        limit: how many at most.
+        with_plans: explain each statement, which runs it once more.
 
     Raises:
         InvalidInputError: the question cannot be read.
@@ -95,66 +88,52 @@ async def try_search(connections: Connections, question: Question) -> Trial:
         TransientError: the time limit ended a query.
         StoreUnavailableError: PostgreSQL did not answer.
     """
-    _check(question)
+    wishes: dict[str, Any] = {"limit": limit, **_words(search, query)}
+    _check_sound(search, like)
     async with connections.postgres.session() as session:
         await session.execute(text("SET TRANSACTION READ ONLY"))
         started = time.perf_counter()
         with _watching(session, await session.connection()) as statements:
-            results, suggestions = await _search(connections, session, question)
+            if search in _BY_SOUND:
+                wishes["like"] = (await _file_id(session, like.strip()),)
+            searches = Searches(connections.settings.search)
+            answer = await searches.answer(session, question(search, filters, **wishes))
         took_ms = milliseconds_since(started)
-        if question.with_plans:
+        if with_plans:
             await _explain(session, statements)
+    results = answer if isinstance(answer, Results) else None
+    suggestions = answer if isinstance(answer, tuple) else ()
     return Trial(took_ms, results, suggestions, tuple(statements))
 
 
-def _check(question: Question) -> None:
-    needs_words = question.kind is not TrialKind.SIMILAR
-    needs_sound = question.kind in (TrialKind.SIMILAR, TrialKind.HYBRID)
-    if needs_words and not question.query.strip():
-        message = f"a search of the kind {question.kind.value} needs words"
+def _words(search: Search, query: str) -> dict[str, Any]:
+    """Return the arguments that a search takes its words and its wish for an account by."""
+    if search not in TRIED:
+        message = f"{search.value} is not tried; there are {', '.join(TRIED)}"
         raise InvalidInputError(message)
-    if needs_sound and not question.like.strip():
-        message = f"a search of the kind {question.kind.value} needs a file to sound like"
+    if search is Search.SIMILAR:
+        return {"explain": True}
+    if not query.strip():
+        message = f"a search of the kind {search.value} needs words"
+        raise InvalidInputError(message)
+    return {"prefix": query} if search is Search.SUGGEST else {"query": query, "explain": True}
+
+
+def _check_sound(search: Search, like: str) -> None:
+    if search in _BY_SOUND and not like.strip():
+        message = f"a search of the kind {search.value} needs a file to sound like"
         raise InvalidInputError(message)
 
 
-async def _search(
-    connections: Connections, session: AsyncSession, question: Question
-) -> tuple[Results | None, tuple[Suggestion, ...]]:
-    settings = connections.settings.search
-    wishes: dict[str, Any] = {"filters": question.filters, "limit": question.limit}
-    words = FullTextSearch(settings)
-    match question.kind:
-        case TrialKind.WORDS:
-            return await words.search_audio_files(
-                session, question.query, explain=True, **wishes
-            ), ()
-        case TrialKind.FUZZY:
-            return await words.fuzzy_search(session, question.query, **wishes), ()
-        case TrialKind.SUGGEST:
-            return None, await words.autocomplete(session, question.query, **wishes)
-        case TrialKind.SIMILAR:
-            sound = await _sound(session, question)
-            search = VectorSearch(settings)
-            return await search.similarity_search(session, sound, explain=True, **wishes), ()
-        case TrialKind.HYBRID:
-            sound = await _sound(session, question)
-            both = HybridSearch(settings)
-            return await both.hybrid_search(
-                session, question.query, sound, explain=True, **wishes
-            ), ()
-
-
-async def _sound(session: AsyncSession, question: Question) -> Sound:
-    like = question.like.strip()
+async def _file_id(session: AsyncSession, like: str) -> UUID:
     try:
-        file_id: UUID | None = UUID(like)
+        return UUID(like)
     except ValueError:
-        file_id = await find_by_path(session, like)
-    if file_id is None:
+        found = await find_by_path(session, like)
+    if found is None:
         message = f"no indexed file has the path {like}"
         raise NotFoundError(message)
-    return await stored_sound(session, file_id, filters=question.filters)
+    return found
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError, NotFoundError
 from samplemind.jobs.client import Jobs
 from samplemind.repositories.periodic_runs import RunOutcome
-from samplemind.search.trial import Question, TrialKind, try_search
+from samplemind.search.question import Search
+from samplemind.search.trial import try_search
 from tests.console_stores import add_library, add_run
 from tests.integration.console.conftest import ADA, Served, json_of, text_of
 
@@ -20,13 +21,12 @@ async def test_every_kind_of_search_tells_its_statements_and_their_plans(
 ) -> None:
     ids = await add_library(connections)
     for kind, first in (
-        (TrialKind.WORDS, None),
-        (TrialKind.FUZZY, None),
-        (TrialKind.SIMILAR, ids["second"]),
-        (TrialKind.HYBRID, None),
+        (Search.WORDS, None),
+        (Search.FUZZY, None),
+        (Search.SIMILAR, ids["second"]),
+        (Search.HYBRID, None),
     ):
-        question = Question(kind, query="dark kick", like=ids["kick"], with_plans=True)
-        trial = await try_search(connections, question)
+        trial = await try_search(connections, kind, "dark kick", like=ids["kick"], with_plans=True)
         assert trial.results is not None
         assert trial.results.results, kind
         assert ids["loop"] not in {str(hit.id) for hit in trial.results.results[:1]}
@@ -34,34 +34,44 @@ async def test_every_kind_of_search_tells_its_statements_and_their_plans(
         assert trial.statements
         assert all(each.plan and each.plan.execution_ms is not None for each in trial.statements)
         assert not any("set_config" in each.sql.split("FROM")[0] for each in trial.statements)
-    completed = await try_search(connections, Question(TrialKind.SUGGEST, query="dar"))
+    completed = await try_search(connections, Search.SUGGEST, "dar")
     assert completed.results is None
     assert [each.plan for each in completed.statements] == [None] * len(completed.statements)
 
 
 async def test_a_trial_is_neither_cached_nor_counted(connections: Connections) -> None:
     await add_library(connections)
-    await try_search(connections, Question(TrialKind.WORDS, query="kick"))
+    await try_search(connections, Search.WORDS, "kick")
     assert await connections.cached.cache.count_pattern("*") == 0
     async with CachedSearch(connections) as searches:
         assert await searches.popular() == ()
 
 
 @pytest.mark.parametrize(
-    ("question", "kind"),
+    ("search", "query", "like", "kind"),
     [
-        (Question(TrialKind.WORDS), InvalidInputError),
-        (Question(TrialKind.SIMILAR), InvalidInputError),
-        (Question(TrialKind.HYBRID, query="kick"), InvalidInputError),
-        (Question(TrialKind.SIMILAR, like="/no/such.wav"), NotFoundError),
+        (Search.WORDS, "", "", InvalidInputError),
+        (Search.SIMILAR, "", "", InvalidInputError),
+        (Search.HYBRID, "kick", " ", InvalidInputError),
+        (Search.FACETS, "kick", "", InvalidInputError),
+        (Search.SIMILAR, "", "/no/such.wav", NotFoundError),
     ],
-    ids=["no words", "no sound", "words alone", "no such file"],
+    ids=["no words", "no sound", "words alone", "not to be tried", "no such file"],
 )
 async def test_a_question_that_says_too_little_is_refused(
-    connections: Connections, question: Question, kind: type[Exception]
+    connections: Connections, search: Search, query: str, like: str, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind):
-        await try_search(connections, question)
+        await try_search(connections, search, query, like=like)
+
+
+async def test_a_file_to_sound_like_is_found_by_its_path(connections: Connections) -> None:
+    ids = await add_library(connections)
+    by_id = await try_search(connections, Search.SIMILAR, like=ids["kick"])
+    by_path = await try_search(connections, Search.SIMILAR, like="/a/Dark_Kick_03.wav")
+    assert by_id.results is not None
+    assert by_path.results is not None
+    assert by_path.results.results == by_id.results.results != ()
 
 
 async def test_the_page_shows_hits_scores_and_plans(

@@ -15,8 +15,10 @@ from samplemind.repositories.periodic_runs import PeriodicRunRepository
 from samplemind.search.configuration import outdated_words
 from samplemind.search.dirty import index_lag
 from samplemind.search.filter_text import parse_filters
+from samplemind.search.filters import Filters
 from samplemind.search.optimizer import SearchOptimizer, SearchStats
-from samplemind.search.trial import Question, Trial, TrialKind, try_search
+from samplemind.search.question import Search
+from samplemind.search.trial import TRIED, Trial, try_search
 from samplemind.settings import SearchSettings
 from worker.console import wording
 from worker.console.reading import Panel, Reading
@@ -33,7 +35,7 @@ _DRIFT = ("missing", "stale", "surplus", "ahead")
 class Asked:
     """What was asked, as the address says it."""
 
-    kind: TrialKind
+    kind: Search
     query: str
     like: str
     filters: tuple[tuple[str, str], ...]
@@ -46,8 +48,8 @@ class Asked:
         """Whether there is anything to search for."""
         return bool(self.query or self.like)
 
-    def question(self) -> Question:
-        """Return it as the search takes it.
+    def narrowed(self) -> Filters:
+        """Return the filters as the search takes them.
 
         Raises:
             InvalidInputError: a filter cannot be read.
@@ -55,14 +57,7 @@ class Asked:
         values: dict[str, Any] = {name: value for name, value in self.filters if value}
         if self.tags:
             values["tags"] = [tag.strip() for tag in self.tags.split(",") if tag.strip()]
-        return Question(
-            self.kind,
-            query=self.query,
-            like=self.like,
-            filters=parse_filters(values, everything=True),
-            limit=self.limit,
-            with_plans=self.with_plans,
-        )
+        return parse_filters(values, everything=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,7 @@ class SearchPage(Page):
         drift = drift_of(reconciled.value) if reconciled.ready else None
         return {
             "asked": asked,
-            "kinds": tuple(TrialKind),
+            "kinds": TRIED,
             "filters": asked.filters,
             "problems": find_problems(stats.value, drift, settings) if stats.ready else [],
             "drift": drift,
@@ -121,7 +116,7 @@ class SearchPage(Page):
     def _asked(self) -> Asked:
         kind = self.text("kind_of_search")
         return Asked(
-            kind=TrialKind(kind) if kind in tuple(TrialKind) else TrialKind.WORDS,
+            kind=Search(kind) if kind in TRIED else Search.WORDS,
             query=self.text("q").strip()[:_LONGEST],
             like=self.text("like").strip()[:_LONGEST],
             filters=tuple((name, self.text(name).strip()[:100]) for name in _FILTERS),
@@ -222,7 +217,7 @@ def plan_lines(plan: Plan) -> list[tuple[int, PlanNode]]:
 
 
 def _similar(asked: Asked, file_id: object) -> str:
-    fields = {"kind_of_search": TrialKind.SIMILAR.value, "like": str(file_id)}
+    fields = {"kind_of_search": Search.SIMILAR.value, "like": str(file_id)}
     kept = {name: value for name, value in asked.filters if value}
     return "/search?" + urlencode({**fields, **kept, "plans": "1" if asked.with_plans else ""})
 
@@ -230,9 +225,18 @@ def _similar(asked: Asked, file_id: object) -> str:
 async def _try(connections: Connections, asked: Asked) -> Tried:
     # A question that cannot be answered is told beside its form; the store is well.
     try:
-        return Tried(await try_search(connections, asked.question()))
+        trial = await try_search(
+            connections,
+            asked.kind,
+            asked.query,
+            like=asked.like,
+            filters=asked.narrowed(),
+            limit=asked.limit,
+            with_plans=asked.with_plans,
+        )
     except (InvalidInputError, NotFoundError) as error:
         return Tried(refused=str(error))
+    return Tried(trial)
 
 
 async def _reconciled(connections: Connections) -> PeriodicRun | None:
