@@ -187,6 +187,10 @@ def test_the_stores_of_running_workers_are_not_replaced_unless_that_is_meant(
         try:
             with pytest.raises(ConflictError, match=r"workers run .*audio@host"):
                 backup.restore_backup(made.id, choice=Choice(drop=True))
+            # Its own name, and a half of it, are no other place.
+            for named in ({"into": settings.mongo.database}, {"mongo_into": "elsewhere"}):
+                with pytest.raises(ConflictError, match="workers run"):
+                    backup.restore_backup(made.id, choice=Choice(drop=True), **named)
             assert databases.sql("SELECT DISTINCT title FROM sounds") == [("later",)]
             assert len(databases.backup.list_backups()) == 1, "no safety backup for nothing"
             backup.restore_backup(made.id, into=f"{databases.server.database}_copy")
