@@ -41,7 +41,13 @@ from samplemind.backup.mongo_accounts import (
 from samplemind.backup.objects import ObjectWriter
 from samplemind.backup.parallel import run_parallel
 from samplemind.backup.postgres_tools import PostgresTools, output_of
-from samplemind.backup.relations import Fingerprint, Table, count_rows, fingerprint
+from samplemind.backup.relations import (
+    Fingerprint,
+    Table,
+    count_rows,
+    fingerprint,
+    list_unlogged_tables,
+)
 from samplemind.backup.snapshot import Barrier, Snapshot
 
 SCHEMA = "postgres/schema.dump"
@@ -122,6 +128,7 @@ class Collector:
         readers = _Readers(snapshot)
         works = self._definitions(snapshot, tools, as_dump=as_dump)
         if not as_dump:
+            self._remark_unlogged(snapshot)
             works += [
                 self._segment(each, readers) for each in plan_segments(snapshot.tables, RANGE_BYTES)
             ]
@@ -169,6 +176,14 @@ class Collector:
         self._control.begin("documents", sum(work.size_bytes for work in works))
         run_parallel(lambda work: work.run(), works, self._jobs, self._control, gentle=True)
         return self._mongo_record(source, collections)
+
+    def _remark_unlogged(self, snapshot: Snapshot) -> None:
+        unlogged = list_unlogged_tables(snapshot.connection)
+        if unlogged:
+            self._remarks.append(
+                f"of unlogged tables ({', '.join(unlogged)}) the definitions are in it and no "
+                "rows, as the server itself keeps those through no crash"
+            )
 
     def _definitions(
         self, snapshot: Snapshot, tools: PostgresTools, *, as_dump: bool

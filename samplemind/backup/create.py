@@ -7,7 +7,6 @@ not.
 """
 
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,6 +36,7 @@ from samplemind.backup.physical import ManifestTap, base_backup, flushed_lsn, re
 from samplemind.backup.postgres_tools import Server, find_tools
 from samplemind.backup.snapshot import hold_barrier
 from samplemind.backup.wal import WalSegment, ensure_slot
+from samplemind.backup.workspace import spool, workspace
 from samplemind.errors import ConflictError, SampleMindError
 from samplemind.log import get_logger
 from samplemind.settings import MongoSettings
@@ -283,11 +283,10 @@ class _Job:
             return
         catalog = self.destination.catalog
         reader = ObjectReader(catalog.store, parent.id, catalog.data_key(parent))
-        with tempfile.NamedTemporaryFile(prefix="samplemind-manifest-") as file:
-            for block in reader.read(parent.object(parent.physical.manifest_object)):
-                file.write(block)
-            file.flush()
-            yield Path(file.name)
+        with workspace("manifest") as folder:
+            path = folder / "backup_manifest"
+            spool(reader.read(parent.object(parent.physical.manifest_object)), path)
+            yield path
 
     def _collector(self) -> Collector:
         writer = self.destination.writer(self.backup_id, self.data_key)

@@ -26,14 +26,14 @@ from samplemind.backup.archive import (
     read_coverage,
 )
 from samplemind.backup.catalog import Catalog, CatalogEntry, HistoryEvent
-from samplemind.backup.chains import find_chain
 from samplemind.backup.codec import Codec, CodecName
 from samplemind.backup.control import Control
+from samplemind.backup.copies import copy_backup, prune_copies
 from samplemind.backup.create import Destination, Order, Sources, create_backup
 from samplemind.backup.drill import DrillResult, run_drill, run_logical_drill
 from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind, Manifest
-from samplemind.backup.objects import ObjectReader, object_key
+from samplemind.backup.objects import ObjectReader
 from samplemind.backup.postgres_tools import Server
 from samplemind.backup.pruning import Pruned, prune
 from samplemind.backup.readers import require_no_workers, tell_readers
@@ -50,9 +50,9 @@ from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.verdicts import Verification, actor, record, verify_chain
 from samplemind.backup.verification import Level
 from samplemind.backup.wal import ArchiveLag, read_lag
+from samplemind.backup.workspace import remove_abandoned
 from samplemind.errors import InvalidInputError, NotFoundError, StackNotRunningError
 from samplemind.settings import BackupCodec, Settings, StorageKind, get_settings
-from samplemind.storage.local import LocalStore
 from samplemind.storage.opening import open_store
 
 _RESTORABLE = (BackupKind.LOGICAL, BackupKind.DUMP)
@@ -103,6 +103,8 @@ class Cleanup:
 
     pruned: Pruned
     wal_segments: int
+    copies: Pruned | None = None
+    """Of the local copies; none: none are made."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,15 @@ class DatabaseBackup:
 
         Raises:
             ConflictError: another backup or restore of the database runs.
-            BackupError: a store refused; nothing is left behind.
+            BackupError: a store refused; nothing is left behind. Or the backup is made and its
+                local copy failed; the message says so.
             TransientError: a store did not answer.
         """
         order = Order(kind, reason, actor())
         with self._destination() as destination:
             made = create_backup(self._sources(), destination, order, control or self.control())
             if self.settings.backup.local_copy is not None:
-                _copy(destination.catalog, made, self.settings.backup.local_copy)
+                copy_backup(destination.catalog, made, self.settings.backup.local_copy)
             return made
 
     def restore_backup(
@@ -175,18 +178,22 @@ class DatabaseBackup:
         """
         chosen = choice or Choice()
         control = control or self.control()
-        if into is None and mongo_into is None:
+        sources = self._sources()
+        postgres = sources.postgres.with_database(into) if into else sources.postgres
+        mongo = sources.mongo
+        if mongo is not None and (mongo_into or into):
+            mongo = mongo.model_copy(update={"database": mongo_into or into})
+        # Whoever names the platform's own database means it no less than who names none.
+        own = postgres.database == sources.postgres.database or (
+            mongo is not None and mongo == sources.mongo
+        )
+        if own:
             _require_whole(chosen)
             if not beside_workers:
                 require_no_workers(self.settings.broker)
         with self._destination() as destination:
             manifest = self._manifest(destination.catalog, backup_id, _RESTORABLE)
             reader = _reader(destination.catalog, manifest)
-            sources = self._sources()
-            postgres = sources.postgres.with_database(into) if into else sources.postgres
-            mongo = sources.mongo
-            if mongo is not None and (mongo_into or into):
-                mongo = mongo.model_copy(update={"database": mongo_into or into})
 
             def back_up_first() -> None:
                 if not safety_backup:
@@ -204,7 +211,7 @@ class DatabaseBackup:
                 control,
                 before_drop=back_up_first,
             )
-        if into is None and mongo_into is None:
+        if own:
             report.warnings += tell_readers(self.settings)
         return report
 
@@ -250,19 +257,27 @@ class DatabaseBackup:
         backup = self.settings.backup
         with self._destination() as destination:
             catalog = destination.catalog
-            pruned = prune(
-                catalog,
-                Policy.from_settings(backup),
-                timedelta(hours=backup.leftover_grace_h),
-                dry_run=dry_run,
-                check=(control or self.control()).check,
-            )
-            kept = [entry for entry in catalog.entries() if entry.id not in pruned.plan.delete]
-            kept += [entry for entry in catalog.entries() if entry.id in pruned.kept_back]
+            if not dry_run:
+                remove_abandoned()
+            policy = Policy.from_settings(backup)
+            grace = timedelta(hours=backup.leftover_grace_h)
+            check = (control or self.control()).check
+            copies = None
+            # First, as what is on hold there is told by the backups that are about to go.
+            if backup.local_copy is not None:
+                copies = prune_copies(
+                    catalog, backup.local_copy, policy, grace, dry_run=dry_run, check=check
+                )
+            pruned = prune(catalog, policy, grace, dry_run=dry_run, check=check)
+            kept = [
+                entry
+                for entry in catalog.entries()
+                if entry.id not in pruned.plan.delete or entry.id in pruned.kept_back
+            ]
             removed = prune_wal(
                 kept, destination.store, self._window_start(catalog), dry_run=dry_run
             )
-            return Cleanup(pruned, removed)
+            return Cleanup(pruned, removed, copies)
 
     def verify_backup(
         self,
@@ -483,20 +498,6 @@ def _require_whole(choice: Choice) -> None:
 
 def _reader(catalog: Catalog, manifest: Manifest) -> ObjectReader:
     return ObjectReader(catalog.store, manifest.id, catalog.data_key(manifest))
-
-
-def _copy(catalog: Catalog, manifest: Manifest, folder: Path) -> None:
-    """Copy a backup as it is stored, its manifest last."""
-    copy = Catalog(LocalStore(folder), catalog.keyring)
-    there = {entry.id for entry in copy.entries()}
-    # A copy of an incremental is worth nothing without what it stands on.
-    for each in find_chain(manifest.id, catalog.entries()):
-        if each.id in there:
-            continue
-        for stored in each.objects:
-            key = object_key(each.id, stored.name)
-            copy.store.put_stream(key, catalog.store.get_stream(key))
-        copy.publish(each)
 
 
 def _exists(server: Server) -> bool:

@@ -13,7 +13,6 @@ get the locks in time tries again. What was measured is kept as evidence, in fai
 """
 
 import random
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from samplemind.backup.recovery import recovered
 from samplemind.backup.relations import Fingerprint, Table, fingerprint, list_tables
 from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.snapshot import join_snapshot
+from samplemind.backup.workspace import workspace
 from samplemind.errors import NotFoundError, PermanentError, TransientError
 
 _LOCK_TIMEOUT_MS = 200
@@ -223,7 +223,6 @@ def _behind_s(destination: Destination) -> float | None:
 
 @contextmanager
 def _directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="samplemind-drill-") as name:
-        folder = Path(name)
+    with workspace("drill") as folder:
         folder.chmod(0o711)  # the server's account must get in
         yield folder / "data"

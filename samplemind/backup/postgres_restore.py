@@ -119,7 +119,10 @@ def restore_globals(server: Server, script: str) -> list[str]:
 
 @dataclass(frozen=True)
 class SchemaArchive:
-    """The definitions of a backup, in a file that pg_restore can read more than once."""
+    """The definitions of a backup, in a file that pg_restore can read more than once.
+
+    What is chosen of it is written beside it for a moment.
+    """
 
     path: Path
     tools: PostgresTools
@@ -141,7 +144,7 @@ class SchemaArchive:
         options: dict[str, str] = {"statement_timeout": "0", "lock_timeout": "0"}
         if memory_mib is not None:
             options["maintenance_work_mem"] = f"{memory_mib}MB"
-        with tempfile.NamedTemporaryFile("w", suffix=".list") as chosen:
+        with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.path.parent) as chosen:
             command = [
                 self.tools.path("pg_restore"),
                 "--exit-on-error",
@@ -162,7 +165,7 @@ class SchemaArchive:
 
     def script(self, entries: Sequence[str]) -> str:
         """Return the SQL of some entries."""
-        with tempfile.NamedTemporaryFile("w", suffix=".list") as chosen:
+        with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.path.parent) as chosen:
             chosen.write("\n".join(entries) + "\n")
             chosen.flush()
             command = [

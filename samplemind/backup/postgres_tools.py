@@ -121,6 +121,9 @@ class Server:
             )
         except psycopg.Error as error:
             message = f"PostgreSQL at {':'.join(self.address)} did not answer"
+            if isinstance(error, psycopg.OperationalError):
+                # A refused login or a missing database: any other error might quote the address.
+                message += f": {str(error).strip().splitlines()[0]}"
             raise StoreUnavailableError(message) from error
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))

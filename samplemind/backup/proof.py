@@ -9,7 +9,6 @@ what keeps the whole level from running (no key, a store that is away) is raised
 """
 
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from samplemind.backup.scratch import (
     scratch_servers,
 )
 from samplemind.backup.verification import verify_checksums
+from samplemind.backup.workspace import workspace
 from samplemind.endpoints import Store
 from samplemind.errors import BackupCorruptError, BackupError, PermanentError
 from samplemind.settings import MongoSettings
@@ -194,11 +194,10 @@ def _verify_base(
 ) -> list[str]:
     if unpack is None or source is None:
         return ["a base backup is restored with the user and password of its source"]
-    with tempfile.TemporaryDirectory(prefix="samplemind-base-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
+    with workspace("base") as folder:
+        folder.chmod(0o711)  # the server's account must get in
         data, wal = folder / "data", folder / "wal"
-        data.mkdir()
+        data.mkdir(mode=0o700)
         wal.mkdir(mode=0o755)
         unpack(data)
         major = int((data / "PG_VERSION").read_text())

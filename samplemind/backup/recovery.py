@@ -4,9 +4,7 @@ Invariant: the directory is new or empty, gaps in the WAL are found before anyth
 and the recovered server archives nothing, so it cannot write into the archive that it came from.
 """
 
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from samplemind.backup.scratch import (
     give_to_account,
     recovered_server,
 )
+from samplemind.backup.workspace import workspace
 from samplemind.embedded.account import can_traverse, unprivileged_account
 from samplemind.errors import BackupError, ConflictError, InvalidInputError
 
@@ -78,7 +77,7 @@ def recovered(
     made = _claim(directory)
     try:
         _require_way(directory)
-        with _wal_folder() as wal:
+        with workspace("wal") as wal:
             began = time.monotonic()
             unpack(catalog, chain, directory, control)
             _fetch_wal(catalog, base, names, wal, control)
@@ -145,7 +144,10 @@ def _claim(directory: Path) -> bool:
         directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         if not directory.is_dir() or any(directory.iterdir()):
-            message = f"{directory} is not empty: recovery needs a new data directory"
+            message = (
+                f"{directory} is not empty: recovery needs a new data directory; what a recovery "
+                "that was killed has left there is for you to remove"
+            )
             raise ConflictError(message) from None
         return False
     except OSError as error:
@@ -160,12 +162,3 @@ def _empty(directory: Path) -> None:
             shutil.rmtree(place, ignore_errors=True)
         else:
             place.unlink(missing_ok=True)
-
-
-@contextmanager
-def _wal_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"samplemind-wal-{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)

@@ -54,6 +54,12 @@ WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {_OWN_SCHEMAS} AND {_NO_EXT
 GROUP BY c.oid, n.nspname, c.relname
 ORDER BY n.nspname, c.relname
 """  # noqa: S608 - constants of this module
+_UNLOGGED = f"""
+SELECT n.nspname, c.relname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND {_OWN_SCHEMAS} AND {_NO_EXTENSION}
+ORDER BY 1, 2
+"""  # noqa: S608 - constants of this module
 _SEQUENCES = f"""
 SELECT n.nspname, c.relname
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -139,6 +145,11 @@ def list_tables(connection: psycopg.Connection) -> list[Table]:
         )
         for schema, name, estimated, heap, size, pages, columns, binary, key in rows
     ]
+
+
+def list_unlogged_tables(connection: psycopg.Connection) -> list[str]:
+    """Return the names of the tables that `list_tables` leaves out as the server may empty them."""
+    return [f"{schema}.{name}" for schema, name in connection.execute(_UNLOGGED).fetchall()]
 
 
 def list_sequences(connection: psycopg.Connection) -> list[SequencePlace]:

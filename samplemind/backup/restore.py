@@ -9,7 +9,6 @@ counted and compared with the manifest. Objects stream from the store into the s
 definitions, some hundred kilobytes, lie in a file for a while.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +44,7 @@ from samplemind.backup.postgres_restore import (
 from samplemind.backup.postgres_tools import Server, find_tools, server_major
 from samplemind.backup.relations import SequencePlace, Table
 from samplemind.backup.staging import Stage, staged, switch
+from samplemind.backup.workspace import spool, workspace
 from samplemind.connections.mongo import translating_errors
 from samplemind.errors import (
     BackupError,
@@ -333,12 +333,15 @@ class _PostgresRestore:
 
     @contextmanager
     def _spooled(self, name: str | None) -> Iterator[Path]:
-        with tempfile.NamedTemporaryFile(prefix="samplemind-restore-") as file:
-            for block in self._read(name):
-                self.control.check()
-                file.write(block)
-            file.flush()
-            yield Path(file.name)
+        with workspace("restore") as folder:
+            path = folder / "archive"
+            spool(self._checked(self._read(name)), path)
+            yield path
+
+    def _checked(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self.control.check()
+            yield block
 
 
 def _chosen_target(target: Target, choice: Choice) -> Target:

@@ -2,13 +2,12 @@
 
 Invariant: a scratch server listens on a fresh loopback port, keeps its data in a directory of its
 own, archives nothing (`archive_mode=off`: it must never write into the archive that it was
-restored from), and is gone with the block. The address of a live store is never used.
+restored from), and is gone with the block; where its process was killed, with the next one's. The
+address of a live store is never used.
 """
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,17 +22,17 @@ from pydantic import SecretStr
 from samplemind.backup.control import Control
 from samplemind.backup.postgres_tools import Server
 from samplemind.backup.wal import WalSegment, parse_lsn
+from samplemind.backup.workspace import workspace
 from samplemind.embedded.account import Account, replace_as, unprivileged_account
 from samplemind.embedded.binaries import server_binary
 from samplemind.embedded.home import StackHome
-from samplemind.embedded.placement import ELSEWHERE, place_postgres
+from samplemind.embedded.placement import place_postgres
 from samplemind.embedded.ports import LOOPBACK, Ports
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.endpoints import Store
 from samplemind.errors import BackupError
 from samplemind.urls import libpq_url
 
-_PREFIX = "samplemind-scratch-"
 _POLL_S = 0.05
 _STOP_GRACE_S = 60
 _RECOVERY_S = 6 * 3600
@@ -106,15 +105,12 @@ class Reached:
 @contextmanager
 def scratch_home() -> Iterator[StackHome]:
     """Make a home for scratch servers and remove it, with whatever it holds, at the end."""
-    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-    # As root, PostgreSQL runs as another account, which must get in.
-    path.chmod(0o711)
-    home = StackHome(path)
-    home.prepare(unprivileged_account())
-    try:
+    with workspace("scratch") as path:
+        # As root, PostgreSQL runs as another account, which must get in.
+        path.chmod(0o711)
+        home = StackHome(path)
+        home.prepare(unprivileged_account())
         yield home
-    finally:
-        _erase(home)
 
 
 @contextmanager
@@ -245,15 +241,3 @@ def _at(source: Server, port: int) -> Server:
     fields = conninfo_to_dict(libpq_url(source.url.get_secret_value()))
     kept = {name: str(fields[name]) for name in ("user", "password", "dbname") if fields.get(name)}
     return Server(SecretStr(make_conninfo(**kept, host=LOOPBACK, port=str(port))))
-
-
-def _erase(home: StackHome) -> None:
-    EmbeddedStack(home.path).stop()
-    postgres = home.data / "postgres"
-    if postgres.is_symlink():
-        target = postgres.readlink()
-        postgres.unlink()
-        # Chosen because the account could not get into the home; a recovered directory stays.
-        if target.parent.parent == ELSEWHERE:
-            shutil.rmtree(target.parent)
-    shutil.rmtree(home.path)

@@ -21,7 +21,7 @@ from samplemind.backup import mongo as mongo_store
 from samplemind.backup.job_lock import hold_backup_lock
 from samplemind.backup.postgres_restore import create_database
 from samplemind.backup.postgres_tools import Server
-from samplemind.errors import BackupError
+from samplemind.errors import BackupError, SampleMindError
 from samplemind.settings import MongoSettings
 
 _SWITCH_ATTEMPTS = 20
@@ -82,16 +82,31 @@ def switch(
         whole: whether collections go that the backup does not have.
 
     Raises:
-        BackupError: others connect to the old database again and again; nothing was changed.
+        BackupError: others connect to the old database again and again, and nothing was changed;
+            or MongoDB failed after PostgreSQL was switched: the message says what lies where.
     """
-    # The one that may be refused comes first.
+    # The one that may be refused comes first. What it replaced goes last: to remove a large
+    # database takes long, and until MongoDB has followed the two are of different times.
+    old = None
     if postgres is not None and stage.postgres is not None:
-        replace_database(postgres, stage.postgres)
+        old = replace_database(postgres, stage.postgres)
     if stage.mongo is not None and views is not None:
-        with mongo_store.connect(stage.mongo) as client:
-            mongo_store.switch_collections(
-                client[stage.mongo.database], stage.prefix, views, series, whole=whole
+        try:
+            with mongo_store.connect(stage.mongo) as client:
+                mongo_store.switch_collections(
+                    client[stage.mongo.database], stage.prefix, views, series, whole=whole
+                )
+        except SampleMindError as error:
+            if old is None:
+                raise
+            message = (
+                f"PostgreSQL was switched and MongoDB was not, or not wholly ({error}): run the "
+                f"same command again; until then the database before it is {old.database}, and "
+                f"the restored collections begin with {stage.prefix}"
             )
+            raise BackupError(message) from error
+    if old is not None:
+        drop_database(old)
 
 
 def stage_database(server: Server) -> Server:
@@ -112,22 +127,31 @@ def drop_staged(server: Server) -> None:
         rows = connection.execute(
             "SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (prefix,)
         ).fetchall()
-        for (name,) in rows:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    for (name,) in rows:
+        drop_database(server.with_database(name))
+
+
+def drop_database(server: Server) -> None:
+    """Remove a database with its sessions."""
+    with server.with_database("postgres").connect() as connection:
+        connection.execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
+                sql.Identifier(server.database)
             )
+        )
 
 
-def replace_database(server: Server, staged: Server) -> None:
-    """Give a database the name of another, which is dropped with its sessions.
+def replace_database(server: Server, staged: Server) -> Server:
+    """Give a database the name of another, whose sessions end; return that, under its new name.
 
     Both names change in one transaction: whoever connects meets the one or the other, whole.
 
     Raises:
-        BackupError: others connect again and again; nothing was changed.
+        BackupError: others connect again and again, or the server refuses; nothing was changed.
     """
+    before = server.with_database(f"{_stage_prefix(server)}{secrets.token_hex(4)}")
     name, new = sql.Identifier(server.database), sql.Identifier(staged.database)
-    old = sql.Identifier(f"{_stage_prefix(server)}{secrets.token_hex(4)}")
+    old = sql.Identifier(before.database)
     with server.with_database("postgres").connect() as connection:
         for _ in range(_SWITCH_ATTEMPTS):
             connection.execute(
@@ -144,8 +168,13 @@ def replace_database(server: Server, staged: Server) -> None:
                         )
             except psycopg.errors.ObjectInUse:
                 continue  # somebody came between the two statements
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(old))
-            return
+            except psycopg.Error as error:
+                message = (
+                    f"{server.database} was not replaced, and nothing was changed: "
+                    f"{error.diag.message_primary or type(error).__name__}"
+                )
+                raise BackupError(message) from error
+            return before
     message = (
         f"{server.database} was not replaced, as others connect to it again and again: stop them; "
         f"what was restored lies in {staged.database} until the next restore"

@@ -78,7 +78,7 @@ def create(kind: str, reason: str, as_json: bool) -> None:
         f"{_mib(made.source_bytes)} in {found['seconds']} s"
     )
     for remark in made.remarks:
-        error_console.print(f"It is {remark}.", markup=False)
+        error_console.print(f"{remark[:1].upper()}{remark[1:]}.", markup=False)
     if made.encryption is None:
         error_console.print("It is not encrypted: set SAMPLEMIND_BACKUP_KEYS to have them so.")
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
 from pymongo.errors import PyMongoError
 
 from samplemind.backup import mongo as mongo_store
@@ -277,3 +279,28 @@ def _move_documents(client, source, stop: threading.Event, moved: list[int]) -> 
             except PyMongoError:
                 continue
         moved[1] += 1
+
+
+def test_rows_that_the_server_itself_may_lose_are_left_out_with_a_word(
+    databases: Databases,
+) -> None:
+    databases.sql("CREATE TABLE kept AS SELECT 1 AS n; CREATE UNLOGGED TABLE passing AS SELECT 2")
+    made = databases.backup.create_backup()
+    (remark,) = made.remarks
+    assert "unlogged tables (public.passing) the definitions are in it and no rows" in remark
+    databases.sql("DROP TABLE passing")
+    assert databases.backup.create_backup().remarks == ()
+
+
+def test_a_refused_login_is_told_with_its_reason_and_without_the_password(
+    databases: Databases,
+) -> None:
+    server = databases.server
+    fields = {**server._fields(), "password": "not-the-password"}
+    wrong = postgres_tools.Server(SecretStr(make_conninfo(**fields)))
+    with pytest.raises(StoreUnavailableError, match="password authentication failed") as failed:
+        wrong.connect()
+    assert "not-the-password" not in str(failed.value)
+    missing = server.with_database("no_such_database")
+    with pytest.raises(StoreUnavailableError, match='"no_such_database" does not exist'):
+        missing.connect()

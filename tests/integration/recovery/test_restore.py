@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 import redis
+from pydantic import SecretStr
 
 from samplemind.backup import mongo as mongo_store
 from samplemind.backup.control import Control, Step
@@ -15,9 +16,11 @@ from samplemind.backup.manifest import BackupKind
 from samplemind.backup.restore import Choice
 from samplemind.backup.verification import Level
 from samplemind.cli.backup_run import parse_target
+from samplemind.endpoints import Store
 from samplemind.errors import (
     BackupCancelledError,
     BackupCorruptError,
+    BackupError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
@@ -26,6 +29,7 @@ from samplemind.errors import (
 from samplemind.jobs.wire import heartbeat_key
 from samplemind.settings import BackupSettings, Settings
 from tests.integration.recovery.conftest import Databases
+from tests.object_stores import FaultyProxy
 
 ROWS = (
     "CREATE EXTENSION IF NOT EXISTS vector;"
@@ -170,6 +174,56 @@ def test_the_switch_ends_sessions_and_leaves_only_what_the_backup_has(
         databases.backup.restore_backup(made.id, choice=Choice(tables=("sounds",), drop=True))
 
 
+def test_a_mongodb_that_is_lost_at_the_switch_is_told_and_the_same_command_ends_it(
+    databases: Databases,
+) -> None:
+    databases.sql(ROWS)
+    name = databases.settings.mongo.database
+    with mongo_store.connect(databases.settings.mongo) as client:
+        source = client[name]
+        source["x"].insert_one({"_id": 1})
+        made = databases.backup.create_backup()
+        databases.sql("UPDATE sounds SET title = 'later'")
+        source["x"].insert_one({"_id": 2})
+        _, port = client.address or ("", 0)
+        proxy = FaultyProxy(port)
+        url = databases.settings.url(Store.MONGO)
+        assert url is not None
+        through = SecretStr(url.get_secret_value().replace(f":{port}", f":{proxy.port}"))
+        settings = databases.settings.with_urls({Store.MONGO: through})
+        settings = settings.model_copy(
+            update={"mongo": settings.mongo.model_copy(update={"timeout_ms": 500})}
+        )
+
+        def lose(step: Step) -> None:
+            proxy.refuse = step.phase == "switching"
+
+        try:
+            with pytest.raises(BackupError, match="same command again") as failed:
+                DatabaseBackup(
+                    BackupConfig(backup_dir=databases.folder), settings=settings
+                ).restore_backup(
+                    made.id,
+                    choice=Choice(drop=True),
+                    safety_backup=False,
+                    control=Control(tell=lose),
+                )
+        finally:
+            proxy.close()
+        assert databases.sql("SELECT count(*) FROM sounds WHERE title LIKE 'kick%%'") == [(500,)]
+        assert source["x"].count_documents({}) == 2
+        (kept,) = databases.sql(
+            "SELECT datname FROM pg_database WHERE datname LIKE current_database() || '_%%'"
+        )
+        assert kept[0] in str(failed.value)
+        assert databases.sql("SELECT DISTINCT title FROM sounds", database=kept[0]) == [("later",)]
+
+        databases.backup.restore_backup(made.id, choice=Choice(drop=True), safety_backup=False)
+        assert source["x"].count_documents({}) == 1
+        assert source.list_collection_names() == ["x"]
+    assert databases.sql("SELECT 1 FROM pg_database WHERE datname = %s", kept[0]) == []
+
+
 def test_the_stores_of_running_workers_are_not_replaced_unless_that_is_meant(
     databases: Databases, stack: Settings
 ) -> None:
@@ -187,6 +241,10 @@ def test_the_stores_of_running_workers_are_not_replaced_unless_that_is_meant(
         try:
             with pytest.raises(ConflictError, match=r"workers run .*audio@host"):
                 backup.restore_backup(made.id, choice=Choice(drop=True))
+            # Its own name, and a half of it, are no other place.
+            for named in ({"into": settings.mongo.database}, {"mongo_into": "elsewhere"}):
+                with pytest.raises(ConflictError, match="workers run"):
+                    backup.restore_backup(made.id, choice=Choice(drop=True), **named)
             assert databases.sql("SELECT DISTINCT title FROM sounds") == [("later",)]
             assert len(databases.backup.list_backups()) == 1, "no safety backup for nothing"
             backup.restore_backup(made.id, into=f"{databases.server.database}_copy")
