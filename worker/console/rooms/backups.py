@@ -21,7 +21,7 @@ from samplemind.backup.wal import ArchiveLag
 from samplemind.errors import InvalidInputError
 from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import CreateBackup, DrillBackup, VerifyBackup
-from samplemind.jobs.state import JobState, JobStatus
+from samplemind.jobs.state import JobArea, JobState, JobStatus
 from samplemind.settings import Settings
 from worker.console import wording
 from worker.console.reading import Panel, Reading
@@ -425,7 +425,7 @@ async def _inspect(settings: Settings, backup_id: str) -> tuple[CatalogEntry, li
 
 async def _jobs(settings: Settings) -> list[JobStatus]:
     async with Jobs(settings) as jobs:
-        return await jobs.newest_of("backups.", limit=_JOBS)
+        return await jobs.newest_of(JobArea.BACKUPS, limit=_JOBS)
 
 
 ROOM = Room(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from samplemind.errors import InvalidInputError
 from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import AnalyzeTables, Payload, ReindexBloated, VacuumDue, VacuumTables
-from samplemind.jobs.state import JobStatus
+from samplemind.jobs.state import JobArea, JobStatus
 from samplemind.maintenance.activity import Activity, activity
 from samplemind.maintenance.query_optimizer import QueryOptimizer
 from samplemind.maintenance.report import HealthReport, Item, Severity, health_report
@@ -209,7 +209,7 @@ def evidence_of(item: Item) -> str:
 
 async def _jobs(settings: Settings) -> list[JobStatus]:
     async with Jobs(settings) as jobs:
-        return await jobs.newest_of("maintenance.", limit=_JOBS)
+        return await jobs.newest_of(JobArea.MAINTENANCE, limit=_JOBS)
 
 
 ROOM = Room(
