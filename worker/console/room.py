@@ -6,6 +6,7 @@
 
     class CancelBatch(Action):
         action, resource_kind = "console.cancel_batch", "batch"
+        changes = (Subject.BATCHES,)
         async def act(self, batch_id: str) -> Outcome: …
 
 A page is whole HTML, which the browser fetches again every few seconds and takes over where it
@@ -34,7 +35,7 @@ from samplemind.jobs.payloads import Payload
 from samplemind.models.audit_log import AuditOutcome
 from worker.console import audit
 from worker.console.guard import Guarded
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 
 _NOTICE = "notice"
 _NOTICE_LIFE_DAYS = 1 / 1440
@@ -156,12 +157,15 @@ class Action(RoomHandler):
     Attributes:
         action: its name in the audit log, `console.verb_thing`.
         resource_kind: what it is done to.
+        changes: what is different right after it, so that every panel of it is read anew; what a
+            job changes later shows once that panel's reading has aged.
         question: asked where no script asked before.
         wants_reason: a reason must be given with it.
     """
 
     action: ClassVar[str]
     resource_kind: ClassVar[str]
+    changes: ClassVar[tuple[Subject, ...]]
     question: ClassVar[str] = "Shall this be done?"
     wants_reason: ClassVar[bool] = False
 
@@ -210,7 +214,7 @@ class Action(RoomHandler):
             # A fault of ours: its words may hold what nobody should read, its kind does not.
             await self._record(Outcome(type(error).__name__, ok=False), *arguments)
             raise
-        self.application.board.forget()
+        self.application.board.forget(self.changes)
         kept = await self._record(outcome, *arguments)
         if not kept:
             missing = " The audit log did not answer: this console's log has the entry."

@@ -24,7 +24,7 @@ from samplemind.jobs.payloads import CreateBackup, DrillBackup, VerifyBackup
 from samplemind.jobs.state import JobArea, JobState, JobStatus
 from samplemind.settings import Settings
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Problem, Room
 
 _ID = r"([0-9A-Za-z][0-9A-Za-z_.-]{0,99})"
@@ -86,10 +86,15 @@ class BackupsPage(Page):
         settings = self.connections.settings
         return {
             "survey": Panel(
-                partial(_survey, settings), fresh_s=30, patience_s=1.5, timeout_s=30, mend=_STORE
+                partial(_survey, settings),
+                Subject.BACKUPS,
+                fresh_s=30,
+                patience_s=1.5,
+                timeout_s=30,
+                mend=_STORE,
             ),
             "lag": Panel(partial(_lag, settings), fresh_s=5),
-            "jobs": Panel(partial(_jobs, settings), fresh_s=3),
+            "jobs": Panel(partial(_jobs, settings), Subject.JOBS, fresh_s=3),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -139,6 +144,7 @@ class BackupPage(Page):
         return {
             "found": Panel(
                 partial(_inspect, settings, backup_id),
+                Subject.BACKUPS,
                 key=(backup_id,),
                 fresh_s=5,
                 timeout_s=30,
@@ -166,6 +172,7 @@ class BackupAction(Action):
     """Something done about backups by a job."""
 
     resource_kind: ClassVar[str] = "backup"
+    changes: ClassVar[tuple[Subject, ...]] = (Subject.JOBS,)
 
 
 class Create(BackupAction):
@@ -231,6 +238,7 @@ class HoldBackup(BackupAction):
     """Keeps a backup from being pruned."""
 
     action = "console.hold_backup"
+    changes = (Subject.BACKUPS,)
     question = "Keep this backup until it is released?"
     wants_reason = True
 
@@ -247,6 +255,7 @@ class ReleaseBackup(BackupAction):
     """Lets a backup be pruned again."""
 
     action = "console.release_backup"
+    changes = (Subject.BACKUPS,)
     question = "Let this backup be pruned again, once nothing else keeps it?"
 
     async def act(self, *arguments: str) -> Outcome:

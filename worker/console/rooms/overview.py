@@ -22,7 +22,7 @@ from samplemind.repositories.dead_letters import DeadLetterRepository, LetterFil
 from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.storage.opening import open_store
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Page, Problem, Room
 
 _NIGHT = timedelta(hours=24)
@@ -44,11 +44,15 @@ class OverviewPage(Page):
         return {
             "stores": Panel(lambda: asyncio.to_thread(list_stores, settings), fresh_s=4),
             "processes": Panel(lambda: asyncio.to_thread(list_processes, settings), fresh_s=4),
-            "queues": Panel(lambda: broker_standing(connections.broker)),
-            "schedule": Panel(lambda: schedule_standing(connections, datetime.now(UTC)), fresh_s=4),
+            "queues": Panel(lambda: broker_standing(connections.broker), Subject.JOBS),
+            "schedule": Panel(
+                lambda: schedule_standing(connections, datetime.now(UTC)),
+                Subject.SCHEDULE,
+                fresh_s=4,
+            ),
             "lag": Panel(lambda: index_lag(connections.broker)),
-            "letters": Panel(lambda: _count_letters(connections), fresh_s=4),
-            "batches": Panel(lambda: _count_batches(connections), fresh_s=4),
+            "letters": Panel(lambda: _count_letters(connections), Subject.LETTERS, fresh_s=4),
+            "batches": Panel(lambda: _count_batches(connections), Subject.BATCHES, fresh_s=4),
             "backup": Panel(
                 lambda: asyncio.to_thread(_newest_backup, connections),
                 fresh_s=60,

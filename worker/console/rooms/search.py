@@ -19,7 +19,7 @@ from samplemind.search.optimizer import SearchOptimizer, SearchStats
 from samplemind.search.trial import Question, Trial, TrialKind, try_search
 from samplemind.settings import SearchSettings
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Problem, Room
 
 _LATE_INDEX_S = 300.0
@@ -135,6 +135,7 @@ class IndexAction(Action):
     """Upkeep of the index, done by a worker."""
 
     resource_kind: ClassVar[str] = "search_index"
+    changes = (Subject.JOBS, Subject.SCHEDULE)
     job: ClassVar[Payload]
     done: ClassVar[str]
 
