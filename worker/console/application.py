@@ -35,6 +35,7 @@ from worker.console.loader import Loader, check_templates
 from worker.console.reading import Board
 from worker.console.room import Room
 from worker.console.rooms import ROOMS
+from worker.console.threads import Threads
 from worker.roles import run_directory
 
 _STATIC = Path(__file__).parent / "static"
@@ -110,6 +111,7 @@ class Console(Flower):
         self.accounts = Accounts(console)
         self.sign_ins = SignIns()
         self.board = Board()
+        self.threads = Threads()
         self.connections = Connections(_patient_of_few(settings))
         self.depths = Depths(run_directory(settings) / "console-depths.json")
         self.hits = Hits(run_directory(settings) / "console-hits.json")
@@ -156,6 +158,7 @@ class Console(Flower):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self.board.aclose()
+        self.threads.close()
         await self.connections.aclose()
         self.executor.shutdown(wait=False)
 

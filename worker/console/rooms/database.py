@@ -6,14 +6,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 from samplemind.errors import InvalidInputError
-from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import AnalyzeTables, Payload, ReindexBloated, VacuumDue, VacuumTables
-from samplemind.jobs.state import JobArea, JobStatus
+from samplemind.jobs.state import JobArea
 from samplemind.maintenance.activity import Activity, activity
 from samplemind.maintenance.query_optimizer import QueryOptimizer
 from samplemind.maintenance.report import HealthReport, Item, Severity, health_report
 from samplemind.maintenance.slow_queries import SlowOrder
-from samplemind.settings import Settings
 from worker.console import wording
 from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Problem, Room
@@ -52,7 +50,7 @@ class DatabasePage(Page):
             "report": Panel(
                 partial(health_report, settings), fresh_s=120, timeout_s=90, mend=_MEND
             ),
-            "jobs": Panel(partial(_jobs, settings), Subject.JOBS, fresh_s=3),
+            "jobs": self.jobs_panel(JobArea.MAINTENANCE, _JOBS),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -208,11 +206,6 @@ def judge_report(report: HealthReport | None) -> list[Problem]:
 def evidence_of(item: Item) -> str:
     """Return the figures that an item stands on, in a line."""
     return ", ".join(f"{wording.words(name)} {value}" for name, value in item.evidence.items())
-
-
-async def _jobs(settings: Settings) -> list[JobStatus]:
-    async with Jobs(settings) as jobs:
-        return await jobs.newest_of(JobArea.MAINTENANCE, limit=_JOBS)
 
 
 ROOM = Room(

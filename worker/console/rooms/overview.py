@@ -1,8 +1,8 @@
 """What is wrong, first; then every store, queue, process and periodic job at a glance."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from samplemind.backup.catalog import Catalog, CatalogEntry
@@ -20,10 +20,12 @@ from samplemind.models.dead_letter import DeadLetterState
 from samplemind.repositories.batch_jobs import BatchJobRepository
 from samplemind.repositories.dead_letters import DeadLetterRepository, LetterFilter
 from samplemind.search.dirty import IndexLag, index_lag
+from samplemind.settings import Settings
 from samplemind.storage.opening import open_store
 from worker.console import wording
 from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Page, Problem, Room
+from worker.console.threads import Place
 
 _NIGHT = timedelta(hours=24)
 _LATE_MESSAGE_S = 900.0
@@ -39,11 +41,15 @@ class OverviewPage(Page):
 
     def panels(self, *_: str) -> Mapping[str, Panel]:
         """Read every store at once; none waits for another."""
-        connections = self.connections
+        connections, wait_for = self.connections, self.threads.run
         settings = connections.settings
         return {
-            "stores": Panel(lambda: asyncio.to_thread(list_stores, settings), fresh_s=4),
-            "processes": Panel(lambda: asyncio.to_thread(list_processes, settings), fresh_s=4),
+            "stores": Panel(
+                partial(wait_for, Place.HEALTH, partial(list_stores, settings)), fresh_s=4
+            ),
+            "processes": Panel(
+                partial(wait_for, Place.HEALTH, partial(list_processes, settings)), fresh_s=4
+            ),
             "queues": Panel(lambda: broker_standing(connections.broker), Subject.JOBS),
             "schedule": Panel(
                 lambda: schedule_standing(connections, datetime.now(UTC)),
@@ -54,7 +60,7 @@ class OverviewPage(Page):
             "letters": Panel(lambda: _count_letters(connections), Subject.LETTERS, fresh_s=4),
             "batches": Panel(lambda: _count_batches(connections), Subject.BATCHES, fresh_s=4),
             "backup": Panel(
-                lambda: asyncio.to_thread(_newest_backup, connections),
+                partial(wait_for, Place.STORAGE, partial(_newest_backup, settings)),
                 fresh_s=60,
                 timeout_s=20,
                 mend="look at the settings of the storage: `samplemind backup list`",
@@ -188,8 +194,7 @@ async def _count_batches(connections: Connections) -> int:
     return len(await BatchJobRepository().list_open())
 
 
-def _newest_backup(connections: Connections) -> CatalogEntry | None:
-    settings = connections.settings
+def _newest_backup(settings: Settings) -> CatalogEntry | None:
     store = open_store(settings.storage, settings.home)
     try:
         entries = Catalog(store, load_keyring(settings.backup)).entries()
