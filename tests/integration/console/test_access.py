@@ -127,7 +127,7 @@ async def test_a_probe_is_answered_from_this_machine_only(served: Served) -> Non
     assert answer.code == 200
 
 
-async def test_who_guesses_passwords_has_to_wait_and_the_right_one_does_not_help(
+async def test_who_guesses_passwords_has_to_wait_and_a_right_guess_does_not_help(
     served: Served,
 ) -> None:
     served.console.sign_ins = SignIns(clock=lambda: 0.0)
@@ -138,6 +138,28 @@ async def test_who_guesses_passwords_has_to_wait_and_the_right_one_does_not_help
     assert int(slowed.headers["Retry-After"]) >= 1
     # Somebody else at the same address gets in.
     assert (await served.by(VIC).get("/overview")).code == 200
+
+
+async def test_nobody_keeps_an_operator_out_whose_browser_has_signed_in_before(
+    served: Served,
+) -> None:
+    served.console.sign_ins = SignIns(clock=lambda: 0.0)
+    operator = served.by(ADA)
+    assert (await operator.get("/overview")).code == 200
+    for number in range(50):
+        assert (await served.by(f"user-{number}:guess").get("/overview")).code == 401
+    assert (await served.by(ADA).get("/overview")).code == 429
+    assert (await operator.get("/overview")).code == 200
+    # A mark is no licence to guess: its own failures count, and it speaks for its own name only.
+    thief = served.by("ada:guess")
+    thief.cookies = dict(operator.cookies)
+    assert [(await thief.get("/overview")).code for _ in range(6)] == [401] * 5 + [429]
+    stranger = served.by(VIC)
+    stranger.cookies = dict(operator.cookies)
+    assert (await stranger.get("/overview")).code == 429
+    forger = served.by(ADA)
+    forger.cookies["signed_in_before"] = base64.b64encode(b"any ada").decode()
+    assert (await forger.get("/overview")).code == 429
 
 
 async def test_an_open_console_shows_itself_to_this_machine_and_does_nothing(serve: Serve) -> None:
