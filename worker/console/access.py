@@ -15,7 +15,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from pydantic import SecretStr
 
@@ -121,6 +121,13 @@ def read_bearer(header: str) -> str | None:
     return token if scheme.lower() == "bearer" and token else None
 
 
+class Refusal(StrEnum):
+    """Why nobody was let in."""
+
+    WRONG = "wrong"  # the name or the password
+    TOO_SOON = "too_soon"  # it was not looked at
+
+
 @dataclass(slots=True)
 class _Failures:
     count: int = 0
@@ -151,10 +158,15 @@ class Attempt:
 
 
 class SignIns:
-    """Failed attempts: of a marked browser by itself, else by address and name and by address."""
+    """Failed attempts: of a marked browser by itself, else by address and name and by address.
+
+    Attributes:
+        refused: how many were refused, by why.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Remember nothing yet; the clock counts seconds."""
+        self.refused = dict.fromkeys(Refusal, 0)
         self._clock = clock
         self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
 
@@ -162,7 +174,7 @@ class SignIns:
         return len(self._failures)
 
     def seconds_to_wait(self, attempt: Attempt) -> float:
-        """Return after how many seconds it is looked at; 0: at once."""
+        """Return after how many seconds it may be looked at; 0: now."""
         now = self._clock()
         waits = [
             found.wait_until - now
@@ -171,8 +183,13 @@ class SignIns:
         ]
         return max(0.0, *waits) if waits else 0.0
 
+    def turn_away(self) -> None:
+        """Note one that was not looked at; it lengthens no wait."""
+        self.refused[Refusal.TOO_SOON] += 1
+
     def fail(self, attempt: Attempt) -> None:
         """Note a wrong name or password; each beyond the free ones doubles the wait."""
+        self.refused[Refusal.WRONG] += 1
         for key, free in attempt.counted_against():
             self._count(key, free)
 

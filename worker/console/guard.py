@@ -249,12 +249,12 @@ class Guarded(BaseHandler):
         attempt = Attempt(self.request.remote_ip or "", name, self._mark_of(name))
         wait_s = sign_ins.seconds_to_wait(attempt)
         if wait_s > 0:
+            sign_ins.turn_away()
             self._retry_after_s = math.ceil(wait_s)
             raise HTTPError(429, f"too many failed sign-ins: try again in {wait_s:.0f} s")
         user = self.application.accounts.check_password(name, password)
         if user is None:
             sign_ins.fail(attempt)
-            self.application.count_refused_sign_in()
             _log.warning("console_sign_in_refused", address=attempt.address, name=name[:100])
         else:
             sign_ins.succeed(attempt)

@@ -10,6 +10,7 @@ from samplemind.repositories.audit import AuditLogRepository
 from tests.integration.console.conftest import ADA, TOKEN, VIC, Serve, Served, json_of, text_of
 from worker.console.access import SignIns
 from worker.console.rooms import ROOMS
+from worker.metrics.exporter import Exporter
 
 _ID = "01000000-0000-7000-8000-000000000000"
 
@@ -113,7 +114,7 @@ async def test_metrics_take_a_token_and_show_nothing_without_one(served: Served)
     assert (await scraper.get("/metrics", Authorization="Bearer wrong")).code == 401
     answer = await scraper.get("/metrics", Authorization=f"Bearer {TOKEN}")
     assert answer.code == 200
-    assert "samplemind_" in text_of(answer)
+    assert "flower_" in text_of(answer)
     # The token opens nothing else.
     assert (await scraper.get("/overview", Authorization=f"Bearer {TOKEN}")).code == 401
 
@@ -160,6 +161,18 @@ async def test_nobody_keeps_an_operator_out_whose_browser_has_signed_in_before(
     forger = served.by(ADA)
     forger.cookies["signed_in_before"] = base64.b64encode(b"any ada").decode()
     assert (await forger.get("/overview")).code == 429
+
+
+async def test_refused_sign_ins_are_among_the_figures_of_the_platform(served: Served) -> None:
+    served.console.sign_ins = SignIns(clock=lambda: 0.0)
+    exporter = Exporter(served.console.connections.settings, served.console.put_figures)
+    name = "samplemind_console_sign_ins_refused_total"
+    assert f'{name}{{reason="wrong"}} 0.0' in exporter.render().decode()
+    for _ in range(7):
+        await served.by("ada:guess").get("/overview")
+    told = exporter.render().decode()
+    assert f'{name}{{reason="wrong"}} 5.0' in told
+    assert f'{name}{{reason="too_soon"}} 2.0' in told
 
 
 async def test_an_open_console_shows_itself_to_this_machine_and_does_nothing(serve: Serve) -> None:
