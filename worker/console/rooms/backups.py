@@ -28,7 +28,6 @@ from worker.console.threads import Place
 _ID = r"([0-9A-Za-z][0-9A-Za-z_.-]{0,99})"
 _MOST_SHOWN = 200
 _JOBS = 8
-_OLD = timedelta(hours=26)
 _FAR_BEHIND_BYTES = 1 << 30
 _LONGEST_REASON = 200
 _STORE = "look at the settings of the storage: `samplemind backup list`"
@@ -269,7 +268,7 @@ def find_problems(survey: Survey, lag: ArchiveLag | None, now: datetime) -> list
     found = []
     if good is None:
         found.append(Problem("danger", "There is no good backup", "make one now"))
-    elif now - good.started_at > _OLD:
+    elif good.is_old(now):
         old = wording.duration((now - good.started_at).total_seconds())
         found.append(Problem("danger", f"The newest good backup is {old} old", "make one now"))
     for entry in survey.entries:

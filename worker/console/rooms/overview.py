@@ -28,9 +28,6 @@ from worker.console.room import Page, Problem, Room
 from worker.console.threads import Place
 
 _NIGHT = timedelta(hours=24)
-_LATE_MESSAGE_S = 900.0
-_LATE_INDEX_S = 300.0
-_OLD_BACKUP = timedelta(hours=26)
 _LONG_PERIOD = timedelta(hours=1)
 
 
@@ -147,10 +144,10 @@ def _judge_backup(found: CatalogEntry | None) -> list[Problem]:
     if found is None:
         mend = "`samplemind backup create`"
         return [Problem("danger", "There is no good backup", mend, "/backups")]
-    age = datetime.now(UTC) - found.started_at
-    if age <= _OLD_BACKUP:
+    now = datetime.now(UTC)
+    if not found.is_old(now):
         return []
-    old = wording.duration(age.total_seconds())
+    old = wording.duration((now - found.started_at).total_seconds())
     text = f"The newest backup is {old} old"
     return [Problem("danger", text, "`samplemind backup create`", "/backups")]
 
@@ -165,7 +162,7 @@ def _judge_queues(found: BrokerStanding) -> list[Problem]:
             "/workers",
         )
         for each in found.queues
-        if each.oldest_s > _LATE_MESSAGE_S
+        if each.is_late
     ]
 
 
@@ -177,7 +174,7 @@ def _judge_letters(count: int) -> list[Problem]:
 
 
 def _judge_lag(found: IndexLag) -> list[Problem]:
-    if found.oldest_s <= _LATE_INDEX_S:
+    if not found.is_late:
         return []
     text = f"The index is {wording.duration(found.oldest_s)} behind ({found.waiting} files)"
     return [Problem("warning", text, "`samplemind index reconcile`", "/search")]
