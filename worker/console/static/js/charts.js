@@ -22,6 +22,10 @@
   var exactly = clock({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
   var day = clock({ day: "numeric", month: "short" });
 
+  var STEPS = [1, 5, 15, 30].concat([1, 5, 10, 30, 60, 180, 360, 720].map(function (each) {
+    return each * 60;
+  }), [1, 2, 7, 30, 90, 365].map(function (each) { return each * DAY; }));
+
   // Neighbours must differ: runs of many nights are all at the same hour, those of a minute in it.
   function tick(step) {
     if (step < 60) { return exactly; }
@@ -43,9 +47,10 @@
     return {
       width: host.clientWidth,
       height: 168,
+      padding: [null, 28, null, null], // half of the last tick stands beside the plot
       tzDate: function (seconds) { return uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"); },
       scales: { y: { range: function (u, low, high) { return [0, Math.max(high * 1.1, 1)]; } } },
-      axes: [Object.assign({ values: hours }, axis), Object.assign({ size: 56 }, axis)],
+      axes: [Object.assign({ values: hours, space: 72, incrs: STEPS }, axis), Object.assign({ size: 56 }, axis)],
       cursor: { y: false },
       legend: { live: true },
       series: [{
