@@ -37,15 +37,26 @@ def log_names(
 
 
 def waited_s(job: "Job") -> float | None:
-    """Return how many seconds the job waited for its first start, by this machine's clock.
+    """Return how many seconds the job that starts now waited for its first start."""
+    return wait_before(time.time(), header(job, SENT_HEADER), job.request.delivery_info)
+
+
+def wait_before(
+    started: float, sent: str | float | None, delivery_info: Mapping[str, Any] | None
+) -> float | None:
+    """Return how many seconds a job waited for its first start, by this machine's clock.
 
     None where its producer did not say when it was sent, or where it was started before: the time
     of the run that was lost is no waiting.
+
+    Args:
+        started: when, as a Unix time.
+        sent: what the message's header `SENT_HEADER` says.
+        delivery_info: of its message.
     """
-    sent = header(job, SENT_HEADER)
-    if sent is None or deliveries.was_redelivered(job.request.delivery_info):
+    if sent is None or deliveries.was_redelivered(delivery_info):
         return None
     try:
-        return max(0.0, time.time() - float(sent))
+        return max(0.0, started - float(sent))
     except ValueError:
         return None

@@ -14,11 +14,12 @@ from billiard.exceptions import WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 
+from samplemind.jobs.envelope import SENT_HEADER
 from samplemind.jobs.letters import INBOX, DeathCause, encode_arguments
 from samplemind.jobs.state import END, JobState
 from samplemind.log import get_logger
 from worker import dead_letters
-from worker.headers import log_names
+from worker.headers import log_names, wait_before
 from worker.ledger import Command
 from worker.metrics import counting
 from worker.metrics.counting import Outcome
@@ -65,12 +66,16 @@ class JobRequest(Request):
 
     def _tell(self, outcome: Outcome) -> None:
         """Write the line of a run that could not write its own, and count it."""
-        started = self.time_start
+        started, now = self.time_start, time.time()
+        sent = self.request_dict.get(SENT_HEADER)
+        # What expired was not started: it waited until now.
+        waited = wait_before(started or now, sent, self.delivery_info)
         counting.ended(self.name, outcome)
         _log.warning(
             "job_ended",
             outcome=outcome.value,
-            ran_s=None if started is None else round(time.monotonic() - started, 4),
+            waited_s=None if waited is None else round(waited, 3),
+            ran_s=None if started is None else round(max(0.0, now - started), 4),
             attempt=self._attempt,
         )
 

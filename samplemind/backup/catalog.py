@@ -43,6 +43,8 @@ from samplemind.storage.store import ObjectStore, StoredObject, read_small
 
 CATALOG = "catalog"
 DRILL_LEVEL = 4
+OLD_AFTER = timedelta(hours=26)
+"""Age of the newest good backup at which a night was missed: a day, and time to make one."""
 
 _MANIFEST = "manifest.json"
 _HOLD = "hold.json"
@@ -107,6 +109,10 @@ class CatalogEntry:
     def good(self) -> bool:
         """Whether its manifest is trusted and no verification's last word is against it."""
         return self.manifest is not None and self.failure is None
+
+    def is_old(self, now: datetime) -> bool:
+        """Whether a newer one should be there."""
+        return now - self.started_at > OLD_AFTER
 
     @property
     def failure(self) -> HistoryEvent | None:

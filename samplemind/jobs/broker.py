@@ -16,7 +16,7 @@ from samplemind.connections.redis import translating_errors
 from samplemind.connections.redis_spans import client_class
 from samplemind.errors import NotFoundError, StackNotRunningError
 from samplemind.jobs import state
-from samplemind.jobs.state import JobState, JobStatus
+from samplemind.jobs.state import JobArea, JobState, JobStatus
 from samplemind.settings import BrokerSettings
 
 _TIMEOUT_S = 5.0
@@ -111,30 +111,20 @@ class JobBroker:
                 break
         return chosen[:limit]
 
-    def newest_of(self, prefix: str, *, limit: int, look_back: int) -> list[JobStatus]:
-        """Return the jobs whose name begins so, the last seen first.
+    def newest_of(self, area: JobArea, *, limit: int) -> list[JobStatus]:
+        """Return an area's jobs: all that are under way first, then the others, the newest first.
 
-        Args:
-            prefix: of the job's name, such as `backups.`.
-            limit: how many at most.
-            look_back: jobs of any name that are looked at; what lies behind these is not found.
+        Jobs of other areas, however many, hide none of them.
         """
-        chosen: list[str] = []
-        for start in range(0, look_back, _JOBS_IN_A_CALL):
-            with translating_errors():
-                ids = self._client.zrevrange(state.JOBS, start, start + _JOBS_IN_A_CALL - 1)
-                job_ids = [job_id.decode() for job_id in cast("list[bytes]", ids)]
-                with self._client.pipeline(transaction=False) as pipe:
-                    for job_id in job_ids:
-                        pipe.hget(state.job_key(job_id), "task")
-                    tasks = pipe.execute()
-            chosen += [
-                job_id
-                for job_id, task in zip(job_ids, tasks, strict=True)
-                if task is not None and task.decode().startswith(prefix)
-            ]
-            if not job_ids or len(chosen) >= limit:
-                break
+        with translating_errors(), self._client.pipeline(transaction=False) as pipe:
+            found = self._client.zrevrange(state.area_key(area), 0, state.LISTED_OF_AREA - 1)
+            job_ids = [job_id.decode() for job_id in cast("list[bytes]", found)]
+            for job_id in job_ids:
+                pipe.hget(state.job_key(job_id), "state")
+            states = [each and JobState(each.decode()) for each in pipe.execute()]
+        kept = [(job_id, each) for job_id, each in zip(job_ids, states, strict=True) if each]
+        # Sorting is stable: within each half the newest stay first.
+        chosen = [job_id for job_id, _ in sorted(kept, key=lambda pair: pair[1].ended)]
         return [job for job in self.statuses(chosen[:limit]) if job is not None]
 
     def cancel(self, job_id: str) -> str:
@@ -148,13 +138,17 @@ class JobBroker:
             return cast("int", self._release(args=[limit]))
 
     def forget_old(self) -> None:
-        """Take out of the list what no state is kept of, and what is beyond its length."""
+        """Take out of the lists what no state is kept of, and what is beyond their length."""
         with translating_errors():
             seconds, _ = self._client.time()
             oldest_ms = (seconds - state.ACTIVE_LIFE_S) * 1000
+            lists = {state.JOBS: state.LISTED_JOBS} | {
+                state.area_key(area): state.LISTED_OF_AREA for area in JobArea
+            }
             with self._client.pipeline(transaction=False) as pipe:
-                pipe.zremrangebyscore(state.JOBS, "-inf", oldest_ms)
-                pipe.zremrangebyrank(state.JOBS, 0, -state.LISTED_JOBS - 1)
+                for key, length in lists.items():
+                    pipe.zremrangebyscore(key, "-inf", oldest_ms)
+                    pipe.zremrangebyrank(key, 0, -length - 1)
                 pipe.execute()
 
 

@@ -36,7 +36,7 @@ from samplemind.jobs.envelope import (
 )
 from samplemind.jobs.payloads import Payload
 from samplemind.jobs.publishing import producer, publish_chunks, sending
-from samplemind.jobs.state import ENDED_LIFE_S, JobState, JobStatus, unique_key
+from samplemind.jobs.state import ENDED_LIFE_S, JobArea, JobState, JobStatus, unique_key
 from samplemind.jobs.wire import queue_for
 from samplemind.tracing import configure_tracing
 
@@ -53,7 +53,6 @@ _FIRST_LOOK_S = 0.02
 _LAST_LOOK_S = 0.5
 _KEY_LENGTH = 500
 _JOBS_IN_MEMORY = 5_000
-_LOOK_BACK = 5_000
 _DAY = timedelta(seconds=ENDED_LIFE_S)
 
 
@@ -215,9 +214,9 @@ class SyncJobs:
         """Return the jobs that were first seen last, in these states; none: in any."""
         return self._open().newest(limit=limit, states=frozenset(states))
 
-    def newest_of(self, prefix: str, *, limit: int, look_back: int = _LOOK_BACK) -> list[JobStatus]:
-        """Return the jobs whose name begins so, of the last `look_back`, the last seen first."""
-        return self._open().newest_of(prefix, limit=limit, look_back=look_back)
+    def newest_of(self, area: JobArea, *, limit: int) -> list[JobStatus]:
+        """Return an area's jobs: all that are under way first, then the others, newest first."""
+        return self._open().newest_of(area, limit=limit)
 
     def _open(self) -> "JobBroker":
         from samplemind.jobs.broker import JobBroker
@@ -316,13 +315,9 @@ class Jobs:
         """Do as `SyncJobs.cancel`."""
         return await asyncio.to_thread(self._sync.cancel, job_id)
 
-    async def newest_of(
-        self, prefix: str, *, limit: int, look_back: int = _LOOK_BACK
-    ) -> list[JobStatus]:
+    async def newest_of(self, area: JobArea, *, limit: int) -> list[JobStatus]:
         """Do as `SyncJobs.newest_of`."""
-        return await asyncio.to_thread(
-            self._sync.newest_of, prefix, limit=limit, look_back=look_back
-        )
+        return await asyncio.to_thread(self._sync.newest_of, area, limit=limit)
 
     async def submit_batch(
         self,

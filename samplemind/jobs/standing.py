@@ -5,6 +5,7 @@ Invariant: it only reads, in one round trip, whatever the length of a queue.
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -14,6 +15,16 @@ from samplemind.jobs.envelope import SENT_HEADER
 from samplemind.jobs.letters import INBOX
 from samplemind.jobs.state import DELAYED
 from samplemind.jobs.wire import KEY_PREFIX, Queue, queue_keys
+
+LATE_AFTER_S: Mapping[Queue, float] = {
+    Queue.INTERACTIVE: 60.0,
+    Queue.DEFAULT: 600.0,
+    Queue.INDEX: 600.0,
+    Queue.AUDIO: 7200.0,
+    Queue.MAINTENANCE: 21_600.0,
+}
+"""Seconds after which a message has waited too long: a large batch keeps the queue of audio busy
+for an hour, a backup the queue of maintenance for longer."""
 
 _LEASES = f"{KEY_PREFIX}unacked_index"
 
@@ -25,6 +36,11 @@ class QueueStanding:
     queue: Queue
     messages: int
     oldest_s: float
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its oldest message has waited too long."""
+        return self.oldest_s > LATE_AFTER_S[self.queue]
 
 
 @dataclass(frozen=True, slots=True)

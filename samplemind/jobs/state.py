@@ -31,6 +31,23 @@ ACTIVE_LIFE_S = 7 * 24 * 3600
 ENDED_LIFE_S = 24 * 3600
 LISTED_JOBS = 100_000
 """Jobs that lists go back."""
+LISTED_OF_AREA = 1_000
+"""Jobs that the list of one area goes back."""
+
+
+class JobArea(StrEnum):
+    """An area whose few jobs are listed by themselves, however many others there are.
+
+    Each value is what stands before the dot in the names of its jobs.
+    """
+
+    BACKUPS = "backups"
+    MAINTENANCE = "maintenance"
+
+
+def area_key(area: JobArea) -> str:
+    """Return the key of an area's list: a sorted set like `JOBS`."""
+    return f"{JOBS}:{area.value}"
 
 
 class JobState(StrEnum):
@@ -130,7 +147,16 @@ local function active(state)
 end
 """
 
-ENQUEUE = f"""{_NOW}
+# Of other areas, whose jobs come by the thousand, no list is written: it would cost each of them.
+_LIST = f"""
+local areas = {{ {", ".join(f"{area.value} = true" for area in JobArea)} }}
+local function list_in_area(task, id)
+  local area = string.match(task, '^(%a+)%.')
+  if area and areas[area] then redis.call('ZADD', '{JOBS}:' .. area, 'NX', now, id) end
+end
+"""
+
+ENQUEUE = f"""{_NOW}{_LIST}
 -- ARGV: for each job: id, task, list, message, delay ms, unique key, unique ms.
 -- Returns the id of each job: its own, or that of the job which holds its unique key. A job whose
 -- id is known is not sent again, so that a call whose answer was lost can be repeated.
@@ -153,6 +179,7 @@ for i = 1, #ARGV, 7 do
       redis.call('HSET', key, 'task', task, 'state', 'waiting', 'enqueued', now, 'sent', 1)
       redis.call('EXPIRE', key, {ACTIVE_LIFE_S} + math.ceil(delay / 1000))
       redis.call('ZADD', '{JOBS}', now, id)
+      list_in_area(task, id)
       if unique ~= '' then
         redis.call('HSET', key, 'holds', holds)
         redis.call('SET', unique, id, 'PX', {ACTIVE_LIFE_S}000 + holds + delay)
@@ -186,7 +213,7 @@ end
 return #due
 """
 
-BEGIN = f"""{_NOW}
+BEGIN = f"""{_NOW}{_LIST}
 -- ARGV: id, task, worker, redelivered, delivery. Returns 'run', or the state that forbids it.
 local key = '{JOB_PREFIX}' .. ARGV[1]
 local seen = redis.call('HMGET', key, 'state', 'sent', 'cancel')
@@ -203,6 +230,7 @@ if not state then
   redis.call('HSET', key, 'enqueued', now)
   redis.call('ZADD', '{JOBS}', 'NX', now, ARGV[1])
 end
+list_in_area(ARGV[2], ARGV[1])
 redis.call('HSET', key, 'task', ARGV[2], 'state', 'running', 'started', now, 'worker', ARGV[3])
 redis.call('HINCRBY', key, 'attempts', 1)
 redis.call('EXPIRE', key, {ACTIVE_LIFE_S})

@@ -26,6 +26,7 @@ QUEUED_KEY = f"{KEY_PREFIX}index:drain-queued"  # present while a drain is on it
 
 # A drain that was published and lost is published again by the next mark after this.
 _QUEUED_TTL = timedelta(seconds=10)
+LATE_AFTER_S = 300.0
 
 _NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1000000 "
 
@@ -90,6 +91,11 @@ class IndexLag:
     waiting: int
     claimed: int
     oldest_s: float
+
+    @property
+    def is_late(self) -> bool:
+        """Whether files wait longer than the index is ever meant to be behind."""
+        return self.oldest_s > LATE_AFTER_S
 
 
 async def mark_dirty(broker: Redis, ids: Sequence[UUID]) -> bool:

@@ -1,6 +1,12 @@
-"""`python -m tests.browser.pictures`: a picture of each page in both themes, for `docs/console`."""
+"""`python -m tests.browser.pictures`: a picture of each page in both themes, for `docs/console`.
+
+Invariant: a picture names neither the machine nor the directory in which it was taken.
+"""
 
 import asyncio
+import json
+import socket
+from getpass import getuser
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -10,12 +16,19 @@ from samplemind.documents.indexes import ensure_indexes
 from samplemind.embedded.stack import EmbeddedStack
 from samplemind.migrate import migrate_postgres
 from samplemind.settings import Settings, load_settings
+from tests.browser.nights import leave_nights
 from tests.browser.scenes import FLOWERS, SCENES
 from tests.browser.stage import open_browser, set_stage, show_events, visit
 from tests.conftest import temporary_home
 
 PICTURES = Path(__file__).parents[2] / "docs" / "console"
 _LARGEST_BYTES = 200_000
+_RENAME = """names => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode())
+    for (const [name, shown] of Object.entries(JSON.parse(names)))
+      texts.currentNode.data = texts.currentNode.data.replaceAll(name, shown);
+}"""
 _VIEWPORT = {"width": 1280, "height": 800}
 
 
@@ -27,7 +40,13 @@ def main() -> None:
         directory = home / "console"
         directory.mkdir()
         with set_stage(settings, directory) as stage, sync_playwright() as playwright:
+            leave_nights(stage.settings)
             show_events(stage)
+            names = {
+                str(directory): "/var/lib/samplemind",
+                f"{getuser()}@{socket.gethostname()}": "worker@node-3",
+                socket.gethostname(): "node-3",
+            }
             with open_browser(playwright) as browser:
                 for theme in ("light", "dark"):
                     with visit(browser, stage, theme=theme, viewport=_VIEWPORT) as visitor:
@@ -38,10 +57,11 @@ def main() -> None:
                             page = visitor.open(scene.address)
                             page.get_by_text(scene.shows).first.wait_for()
                             page.wait_for_load_state("networkidle")
-                            _take(page, PICTURES / f"{scene.name}-{theme}.png")
+                            _take(page, names, PICTURES / f"{scene.name}-{theme}.png")
 
 
-def _take(page: Page, path: Path) -> None:
+def _take(page: Page, names: dict[str, str], path: Path) -> None:
+    page.evaluate(_RENAME, json.dumps(names))
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path, animations="disabled")
     size_bytes = path.stat().st_size

@@ -1,5 +1,6 @@
 """The console as operators see it, in a real browser over real stores."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -286,6 +287,16 @@ def test_flowers_buttons_ask_before_they_act(visiting: Visiting) -> None:
         page.once("dialog", lambda dialog: dialog.accept())
         button.click()
         expect(button).to_have_count(0)
+        visitor.check_harmless()
+
+
+def test_a_chart_tells_runs_of_one_minute_apart(visiting: Visiting) -> None:
+    with visiting() as visitor:
+        page = visitor.open("/schedule/search.fold")
+        page.locator(".u-over").hover()
+        expect(page.locator(".u-legend .u-value").first).to_have_text(
+            re.compile(r"^\d\d:\d\d:\d\d$")
+        )
         visitor.check_harmless()
 
 

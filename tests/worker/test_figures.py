@@ -126,20 +126,30 @@ def test_the_count_outlives_the_processes_that_counted(workshop: Workshop) -> No
 
 def test_a_job_that_kills_its_process_is_counted_by_who_is_left(workshop: Workshop) -> None:
     task = "probes.kill_own_process"
-    job_id = workshop.send(task, "killer")
+    job_id = workshop.send_named(task, name="killer")
     wait_until(lambda: runs(workshop, task, "failed") == 1, seconds=60, what="it is given up")
     assert runs(workshop, task, "process_lost") == workshop.count("killer", "started")
     assert figure(workshop, "samplemind_job_redeliveries_total", task=task) >= 2
-    outcomes = [line["outcome"] for line in ends(workshop, job_id)]
+    lines = ends(workshop, job_id)
+    outcomes = [line["outcome"] for line in lines]
     assert (outcomes.count("process_lost"), outcomes.count("failed")) == (2, 1)
+    # The first start ended a wait; those after it began with a run that was lost.
+    first, *later = [line for line in lines if line["outcome"] == "process_lost"]
+    assert 0 <= first["waited_s"] < 60
+    assert all(line["waited_s"] is None for line in later)
+    assert all(0 <= line["ran_s"] < 60 for line in lines)
     assert {line.get("job") for line in lines_of(workshop, job_id)} == {task}
 
 
 def test_a_job_killed_for_time_is_counted(workshop: Workshop) -> None:
-    workshop.send("probes.overrun", "overrun")
+    job_id = workshop.send_named("probes.overrun", name="overrun")
     wait_until(
         lambda: runs(workshop, "probes.overrun", "timed_out") == 1, seconds=30, what="it is killed"
     )
+    wait_until(lambda: len(ends(workshop, job_id)) == 1, seconds=10, what="its line is written")
+    (line,) = ends(workshop, job_id)
+    assert line["waited_s"] >= 0
+    assert 1 <= line["ran_s"] < 60
 
 
 def test_a_wait_is_what_was_not_asked_for(workshop: Workshop) -> None:

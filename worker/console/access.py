@@ -1,7 +1,12 @@
 """Who may look and who may act, and how often somebody may guess.
 
+Failures count against an address, so whoever guesses behind the proxy that an operator is behind
+too would keep the operator out. A right password that is let in while others wait would let anybody
+guess without end. So a browser that has signed in before is told apart: it carries a signed mark,
+and its failures are counted by themselves, as are those of all others.
+
 Invariant: a password is compared in constant time and never logged; whoever fails too often waits,
-and what is remembered of failures is bounded.
+marked or not; and what is remembered of failures is bounded.
 """
 
 import hmac
@@ -10,7 +15,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from pydantic import SecretStr
 
@@ -116,6 +121,13 @@ def read_bearer(header: str) -> str | None:
     return token if scheme.lower() == "bearer" and token else None
 
 
+class Refusal(StrEnum):
+    """Why nobody was let in."""
+
+    WRONG = "wrong"  # the name or the password
+    TOO_SOON = "too_soon"  # it was not looked at
+
+
 @dataclass(slots=True)
 class _Failures:
     count: int = 0
@@ -123,35 +135,67 @@ class _Failures:
     wait_until: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Somebody's try to sign in.
+
+    Attributes:
+        mark: of a browser that has signed in under that name before; empty: of none.
+    """
+
+    address: str
+    name: str
+    mark: str = ""
+
+    def counted_against(self) -> tuple[tuple[tuple[str, str], int], ...]:
+        """Return what its failure counts against, and how many are free there."""
+        if self.mark:
+            return (((self.mark, self.name), _FREE_FAILURES),)
+        return (
+            ((self.address, self.name), _FREE_FAILURES),
+            ((self.address, ""), _FREE_FAILURES_OF_AN_ADDRESS),
+        )
+
+
 class SignIns:
-    """Failed attempts, by address and name and by address alone."""
+    """Failed attempts: of a marked browser by itself, else by address and name and by address.
+
+    Attributes:
+        refused: how many were refused, by why.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Remember nothing yet; the clock counts seconds."""
+        self.refused = dict.fromkeys(Refusal, 0)
         self._clock = clock
         self._failures: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._failures)
 
-    def seconds_to_wait(self, address: str, name: str) -> float:
-        """Return after how many seconds the next attempt is looked at; 0: at once."""
+    def seconds_to_wait(self, attempt: Attempt) -> float:
+        """Return after how many seconds it may be looked at; 0: now."""
         now = self._clock()
         waits = [
             found.wait_until - now
-            for key in ((address, name), (address, ""))
+            for key, _ in attempt.counted_against()
             if (found := self._failures.get(key)) is not None
         ]
         return max(0.0, *waits) if waits else 0.0
 
-    def fail(self, address: str, name: str) -> None:
-        """Note a wrong name or password; each beyond the free ones doubles the wait."""
-        self._count((address, name), _FREE_FAILURES)
-        self._count((address, ""), _FREE_FAILURES_OF_AN_ADDRESS)
+    def turn_away(self) -> None:
+        """Note one that was not looked at; it lengthens no wait."""
+        self.refused[Refusal.TOO_SOON] += 1
 
-    def succeed(self, address: str, name: str) -> None:
-        """Forget the failures of that name from that address."""
-        self._failures.pop((address, name), None)
+    def fail(self, attempt: Attempt) -> None:
+        """Note a wrong name or password; each beyond the free ones doubles the wait."""
+        self.refused[Refusal.WRONG] += 1
+        for key, free in attempt.counted_against():
+            self._count(key, free)
+
+    def succeed(self, attempt: Attempt) -> None:
+        """Forget the failures of that name from there."""
+        self._failures.pop(attempt.counted_against()[0][0], None)
 
     def _count(self, key: tuple[str, str], free: int) -> None:
         now = self._clock()

@@ -21,7 +21,6 @@ from flower.views import auth
 from flower.views.error import NotFoundErrorHandler
 from flower.views.monitor import Healthcheck, Metrics
 from flower.views.tasks import TasksDataTable
-from prometheus_client import Counter
 from tornado.routing import URLSpec
 from tornado.web import RedirectHandler, RequestHandler, StaticFileHandler, url
 
@@ -35,6 +34,9 @@ from worker.console.loader import Loader, check_templates
 from worker.console.reading import Board
 from worker.console.room import Room
 from worker.console.rooms import ROOMS
+from worker.console.threads import Threads
+from worker.metrics import catalogue
+from worker.metrics.page import Page
 from worker.roles import run_directory
 
 _STATIC = Path(__file__).parent / "static"
@@ -60,8 +62,6 @@ _POOL_SIZE = 4
 _POOL_OVERFLOW = 4
 _TIMEOUT_MS = 3000
 _SETTLING_S = 5.0
-
-_REFUSED = Counter("samplemind_console_refused_sign_ins", "Wrong names or passwords at the console")
 
 
 class Console(Flower):
@@ -110,6 +110,7 @@ class Console(Flower):
         self.accounts = Accounts(console)
         self.sign_ins = SignIns()
         self.board = Board()
+        self.threads = Threads()
         self.connections = Connections(_patient_of_few(settings))
         self.depths = Depths(run_directory(settings) / "console-depths.json")
         self.hits = Hits(run_directory(settings) / "console-hits.json")
@@ -156,12 +157,14 @@ class Console(Flower):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self.board.aclose()
+        self.threads.close()
         await self.connections.aclose()
         self.executor.shutdown(wait=False)
 
-    def count_refused_sign_in(self) -> None:
-        """Count a wrong name or password."""
-        _REFUSED.inc()
+    def put_figures(self, page: Page) -> None:
+        """Note what this process counts, for whoever scrapes the platform."""
+        for reason, count in self.sign_ins.refused.items():
+            page.put(catalogue.SIGN_INS_REFUSED, reason.value, to=count)
 
 
 def new_cookie_secret() -> str:

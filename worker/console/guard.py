@@ -20,12 +20,22 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler
 from samplemind.log import get_logger
 from samplemind.models.audit_log import AuditOutcome
 from worker.console import audit, wording
-from worker.console.access import ANYONE, LOOPBACK_NAMES, Role, User, read_basic, read_bearer
+from worker.console.access import (
+    ANYONE,
+    LOOPBACK_NAMES,
+    Attempt,
+    Role,
+    User,
+    read_basic,
+    read_bearer,
+)
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _FORWARDED = ("X-Forwarded-For", "X-Real-Ip", "Forwarded")
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _YEAR_S = 31_536_000
+_MARK = "signed_in_before"
+_MARK_LIFE_DAYS = 30
 
 _log = get_logger(__name__)
 
@@ -235,19 +245,33 @@ class Guarded(BaseHandler):
         return self._check(name, password)
 
     def _check(self, name: str, password: str) -> User | None:
-        sign_ins, address = self.application.sign_ins, self.request.remote_ip or ""
-        wait_s = sign_ins.seconds_to_wait(address, name)
+        sign_ins = self.application.sign_ins
+        attempt = Attempt(self.request.remote_ip or "", name, self._mark_of(name))
+        wait_s = sign_ins.seconds_to_wait(attempt)
         if wait_s > 0:
+            sign_ins.turn_away()
             self._retry_after_s = math.ceil(wait_s)
             raise HTTPError(429, f"too many failed sign-ins: try again in {wait_s:.0f} s")
         user = self.application.accounts.check_password(name, password)
         if user is None:
-            sign_ins.fail(address, name)
-            self.application.count_refused_sign_in()
-            _log.warning("console_sign_in_refused", address=address, name=name[:100])
+            sign_ins.fail(attempt)
+            _log.warning("console_sign_in_refused", address=attempt.address, name=name[:100])
         else:
-            sign_ins.succeed(address, name)
+            sign_ins.succeed(attempt)
+            if not attempt.mark:
+                self._mark(name)
         return cast("User | None", user)
+
+    def _mark_of(self, name: str) -> str:
+        found = self.get_secure_cookie(_MARK, max_age_days=_MARK_LIFE_DAYS)
+        mark, _, marked = (found or b"").decode().partition(" ")
+        return mark if marked == name else ""
+
+    def _mark(self, name: str) -> None:
+        value = f"{secrets.token_urlsafe(16)} {name}"
+        self.set_secure_cookie(
+            _MARK, value, expires_days=_MARK_LIFE_DAYS, httponly=True, samesite="Strict"
+        )
 
     def _is_let_through(self) -> bool:
         token = self.application.metrics_token

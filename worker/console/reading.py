@@ -10,8 +10,9 @@ what to do about it, and what is kept is bounded.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from samplemind.errors import NotFoundError, SampleMindError
@@ -26,12 +27,24 @@ _LITTLE_PATIENCE_S = 0.2
 _log = get_logger(__name__)
 
 
+class Subject(StrEnum):
+    """What a panel tells of and an action changes."""
+
+    BACKUPS = "backups"
+    BATCHES = "batches"
+    CACHE = "cache"
+    JOBS = "jobs"
+    LETTERS = "letters"
+    SCHEDULE = "schedule"
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One part of a page.
 
     Attributes:
         ask: reads what it shows.
+        subject: what it tells of, if any action of the console changes it at once.
         key: tells it from panels of the same name that show something else.
         fresh_s: seconds for which a reading is good enough.
         patience_s: seconds that a page waits for it.
@@ -40,6 +53,7 @@ class Panel:
     """
 
     ask: Callable[[], Awaitable[Any]]
+    subject: Subject | None = None
     key: tuple[Hashable, ...] = ()
     fresh_s: float = 1.0
     patience_s: float = 1.0
@@ -70,6 +84,11 @@ class Reading:
         return self.read_at == 0 and self.problem is None
 
     @property
+    def missed(self) -> bool:
+        """Whether a store did not answer."""
+        return self.problem is not None and not isinstance(self.error, NotFoundError)
+
+    @property
     def stale(self) -> bool:
         """Whether a newer reading is overdue."""
         return self.ready and self.age_s > max(_STALE_AFTER_S, 2 * self.good_for_s)
@@ -86,7 +105,10 @@ class _Asking:
 
     task: asyncio.Task[Reading]
     since: float
+    subject: Subject | None
     overdue: bool = False
+    outdated: bool = False
+    """What it reads was changed since it was asked: the answer is not the one that is wanted."""
 
     @property
     def took_s(self) -> float:
@@ -97,11 +119,11 @@ class Board:
     """The last reading of each panel.
 
     A question is asked anew only after it was answered, however long that takes: of a store that
-    hangs, one thread or connection waits, not one for each time that somebody looked.
+    hangs, one thread or connection waits, not one for each time that somebody looked or acted.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, Reading] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Reading, Subject | None]] = OrderedDict()
         self._asking: dict[Hashable, _Asking] = {}
         self._tasks: set[asyncio.Task[Reading]] = set()
 
@@ -110,12 +132,12 @@ class Board:
 
     async def read(self, key: Hashable, panel: Panel) -> Reading:
         """Return the newest reading that can be had within the panel's patience."""
-        kept = self._kept.get(key)
+        kept, _ = self._kept.get(key, (None, None))
         if kept is not None and kept.age_s < panel.fresh_s:
             return kept
         asking = self._asking.get(key) or self._begin(key, panel)
         # Of a store that was not there a moment ago, little is hoped.
-        lost = asking.overdue or (kept is not None and kept.problem is not None)
+        lost = asking.overdue or (kept is not None and kept.missed)
         patience_s = _LITTLE_PATIENCE_S if lost else panel.patience_s
         if not asking.overdue:
             patience_s = min(patience_s, max(0.0, panel.timeout_s - asking.took_s))
@@ -126,10 +148,17 @@ class Board:
             return _overdue(key, asking, panel)
         return kept or Reading()
 
-    def forget(self) -> None:
-        """Let everything be read anew, because something was changed."""
-        self._kept.clear()
-        self._asking.clear()
+    def forget(self, changed: Collection[Subject]) -> None:
+        """Let what tells of these be read anew.
+
+        What tells of something else stays, as it may take minutes to read, and so does what tells
+        that a store did not answer: asking it again at once would only wait again.
+        """
+        for key, (reading, subject) in tuple(self._kept.items()):
+            if subject in changed and not reading.missed:
+                del self._kept[key]
+        for asking in self._asking.values():
+            asking.outdated = asking.outdated or asking.subject in changed
 
     async def aclose(self) -> None:
         """Give up what is being read."""
@@ -142,19 +171,21 @@ class Board:
         task = asyncio.create_task(self._ask(key, panel))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._asking[key] = _Asking(task, time.monotonic())
+        self._asking[key] = _Asking(task, time.monotonic(), panel.subject)
         return self._asking[key]
 
     async def _ask(self, key: Hashable, panel: Panel) -> Reading:
+        asking = self._asking[key]
         found = await _answer(key, panel)
-        # After `forget`, what was asked before the change is not kept.
-        asking = self._asking.get(key)
-        if asking is not None and asking.task is asyncio.current_task():
-            del self._asking[key]
-            self._kept[key] = found
-            self._kept.move_to_end(key)
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
+        while asking.outdated and not found.missed:
+            asking.outdated = asking.overdue = False
+            asking.since = time.monotonic()
+            found = await _answer(key, panel)
+        del self._asking[key]
+        self._kept[key] = found, panel.subject
+        self._kept.move_to_end(key)
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
         return found
 
 

@@ -6,6 +6,7 @@
 
     class CancelBatch(Action):
         action, resource_kind = "console.cancel_batch", "batch"
+        changes = (Subject.BATCHES,)
         async def act(self, batch_id: str) -> Outcome: …
 
 A page is whole HTML, which the browser fetches again every few seconds and takes over where it
@@ -21,6 +22,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 from flower.views.auth import is_safe_redirect
@@ -28,13 +30,16 @@ from tornado.web import HTTPError
 
 from samplemind.connections.resources import Connections
 from samplemind.errors import NotFoundError, SampleMindError
-from samplemind.jobs.client import Jobs
+from samplemind.jobs.client import SyncJobs
 from samplemind.jobs.manual import find_periodic, run_now
 from samplemind.jobs.payloads import Payload
+from samplemind.jobs.state import JobArea, JobStatus
 from samplemind.models.audit_log import AuditOutcome
+from samplemind.settings import Settings
 from worker.console import audit
 from worker.console.guard import Guarded
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
+from worker.console.threads import Place, Threads
 
 _NOTICE = "notice"
 _NOTICE_LIFE_DAYS = 1 / 1440
@@ -84,6 +89,12 @@ class RoomHandler(Guarded):
         found: Connections = self.application.connections
         return found
 
+    @property
+    def threads(self) -> Threads:
+        """The console's threads for what can only be read by waiting."""
+        found: Threads = self.application.threads
+        return found
+
     def text(self, name: str, default: str = "") -> str:
         """Return a field of the form or the query as it was typed (templates escape it)."""
         return str(self.get_argument(name, default, escape=False) or default)
@@ -112,6 +123,13 @@ class Page(RoomHandler):
     def panels(self, *arguments: str) -> Mapping[str, Panel]:
         """Return the panels by the names that the template knows them by."""
         raise NotImplementedError
+
+    def jobs_panel(self, area: JobArea, limit: int) -> Panel:
+        """Return a panel of an area's jobs: those under way, then those that ended last."""
+        newest = partial(_newest_jobs, self.connections.settings, area, limit)
+        return Panel(
+            partial(self.threads.run, Place.BROKER, newest), Subject.JOBS, key=(area,), fresh_s=3
+        )
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
         """Return what else the template needs: what follows from the readings, no more reading."""
@@ -156,12 +174,15 @@ class Action(RoomHandler):
     Attributes:
         action: its name in the audit log, `console.verb_thing`.
         resource_kind: what it is done to.
+        changes: what is different right after it, so that every panel of it is read anew; what a
+            job changes later shows once that panel's reading has aged.
         question: asked where no script asked before.
         wants_reason: a reason must be given with it.
     """
 
     action: ClassVar[str]
     resource_kind: ClassVar[str]
+    changes: ClassVar[tuple[Subject, ...]]
     question: ClassVar[str] = "Shall this be done?"
     wants_reason: ClassVar[bool] = False
 
@@ -179,11 +200,9 @@ class Action(RoomHandler):
         What takes long is done by a worker: the console stays quick, and a restart of it ends
         nothing.
         """
-        async with Jobs(self.connections.settings) as jobs:
-            job_id = await jobs.enqueue(
-                payload, idempotency_key=f"console {key}", unique_for=timedelta(0)
-            )
-        return str(job_id)
+        return await self.threads.run(
+            Place.BROKER, partial(_enqueue, self.connections.settings, payload, f"console {key}")
+        )
 
     async def run_recurring(self, payload: Payload) -> str:
         """Send a job as a run of the schedule, which is recorded; by itself where it is off there.
@@ -210,7 +229,7 @@ class Action(RoomHandler):
             # A fault of ours: its words may hold what nobody should read, its kind does not.
             await self._record(Outcome(type(error).__name__, ok=False), *arguments)
             raise
-        self.application.board.forget()
+        self.application.board.forget(self.changes)
         kept = await self._record(outcome, *arguments)
         if not kept:
             missing = " The audit log did not answer: this console's log has the entry."
@@ -270,3 +289,13 @@ class Action(RoomHandler):
     def _next(self) -> str:
         target = self.text("next", "/overview")
         return target if is_safe_redirect(target) else "/overview"
+
+
+def _enqueue(settings: Settings, payload: Payload, key: str) -> str:
+    with SyncJobs(settings) as jobs:
+        return str(jobs.enqueue(payload, idempotency_key=key, unique_for=timedelta(0)))
+
+
+def _newest_jobs(settings: Settings, area: JobArea, limit: int) -> list[JobStatus]:
+    with SyncJobs(settings) as jobs:
+        return jobs.newest_of(area, limit=limit)

@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
     app.conf.imports = ()
     console = Console(settings, cookie_secret(settings), capp=app, options=default_options)
     port = console.start_http_server()
-    exporter.start(settings)
+    exporter.start(settings, console.put_figures)
     atexit.register(console.stop)
     loop = console.io_loop
     loop.asyncio_loop.add_signal_handler(signal.SIGTERM, lambda: loop.add_callback(console.leave))

@@ -248,6 +248,11 @@ DISK_SIZE = _read("samplemind_disk_size_bytes", "Size of that file system", "pla
 EMBEDDED_UP = _read(
     "samplemind_embedded_server_up", "1 where the embedded server's process lives", "store"
 )
+SIGN_INS_REFUSED = _read(
+    "samplemind_console_sign_ins_refused_total",
+    "Sign-ins that the console refused since it began: wrong, or too_soon after wrong ones",
+    "reason",
+)
 RENEWED = _read(
     "samplemind_figures_renewed_timestamp_seconds", "When an area's figures were read last", "area"
 )

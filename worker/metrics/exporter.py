@@ -26,6 +26,8 @@ _LONGEST_S = 120.0
 _log = get_logger(__name__)
 
 Read = Callable[[Connections, Page], Awaitable[None]]
+Count = Callable[[Page], None]
+"""Notes what the serving process itself has counted; asks no store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ class _Reading:
 class Exporter:
     """The figures of the platform in one process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, count: Count | None = None) -> None:
         self._settings = settings
+        self._count = count
         self._areas = areas()
         self._readings = {area.name: _Reading(Page()) for area in self._areas}
 
@@ -106,6 +109,8 @@ class Exporter:
                 own.put(catalogue.RENEWED, name, to=reading.read_at)
                 own.put(catalogue.READ_SECONDS, name, to=reading.seconds)
             own.put(catalogue.READ_FAILURES, name, to=reading.failures)
+        if self._count is not None:
+            self._count(own)
         return serving.render({**rows, **dict(own)})
 
     async def read_once(self, connections: Connections) -> None:
@@ -142,12 +147,17 @@ class Exporter:
             reading.seconds = time.perf_counter() - started
 
 
-def start(settings: Settings) -> FiguresServer | None:
-    """Serve the platform's figures where the settings want it; none where they cannot be."""
+def start(settings: Settings, count: Count | None = None) -> FiguresServer | None:
+    """Serve the platform's figures where the settings want it; none where they cannot be.
+
+    Args:
+        settings: with the URL of each store.
+        count: notes what this process itself has counted.
+    """
     if not settings.metrics.enabled:
         return None
     try:
-        return Exporter(settings).start()
+        return Exporter(settings, count).start()
     except OSError as error:
         # The console is worth more than its figures.
         given = settings.metrics

@@ -10,6 +10,7 @@ from samplemind.repositories.audit import AuditLogRepository
 from tests.integration.console.conftest import ADA, TOKEN, VIC, Serve, Served, json_of, text_of
 from worker.console.access import SignIns
 from worker.console.rooms import ROOMS
+from worker.metrics.exporter import Exporter
 
 _ID = "01000000-0000-7000-8000-000000000000"
 
@@ -113,7 +114,7 @@ async def test_metrics_take_a_token_and_show_nothing_without_one(served: Served)
     assert (await scraper.get("/metrics", Authorization="Bearer wrong")).code == 401
     answer = await scraper.get("/metrics", Authorization=f"Bearer {TOKEN}")
     assert answer.code == 200
-    assert "samplemind_" in text_of(answer)
+    assert "flower_" in text_of(answer)
     # The token opens nothing else.
     assert (await scraper.get("/overview", Authorization=f"Bearer {TOKEN}")).code == 401
 
@@ -127,7 +128,7 @@ async def test_a_probe_is_answered_from_this_machine_only(served: Served) -> Non
     assert answer.code == 200
 
 
-async def test_who_guesses_passwords_has_to_wait_and_the_right_one_does_not_help(
+async def test_who_guesses_passwords_has_to_wait_and_a_right_guess_does_not_help(
     served: Served,
 ) -> None:
     served.console.sign_ins = SignIns(clock=lambda: 0.0)
@@ -138,6 +139,40 @@ async def test_who_guesses_passwords_has_to_wait_and_the_right_one_does_not_help
     assert int(slowed.headers["Retry-After"]) >= 1
     # Somebody else at the same address gets in.
     assert (await served.by(VIC).get("/overview")).code == 200
+
+
+async def test_nobody_keeps_an_operator_out_whose_browser_has_signed_in_before(
+    served: Served,
+) -> None:
+    served.console.sign_ins = SignIns(clock=lambda: 0.0)
+    operator = served.by(ADA)
+    assert (await operator.get("/overview")).code == 200
+    for number in range(50):
+        assert (await served.by(f"user-{number}:guess").get("/overview")).code == 401
+    assert (await served.by(ADA).get("/overview")).code == 429
+    assert (await operator.get("/overview")).code == 200
+    # A mark is no licence to guess: its own failures count, and it speaks for its own name only.
+    thief = served.by("ada:guess")
+    thief.cookies = dict(operator.cookies)
+    assert [(await thief.get("/overview")).code for _ in range(6)] == [401] * 5 + [429]
+    stranger = served.by(VIC)
+    stranger.cookies = dict(operator.cookies)
+    assert (await stranger.get("/overview")).code == 429
+    forger = served.by(ADA)
+    forger.cookies["signed_in_before"] = base64.b64encode(b"any ada").decode()
+    assert (await forger.get("/overview")).code == 429
+
+
+async def test_refused_sign_ins_are_among_the_figures_of_the_platform(served: Served) -> None:
+    served.console.sign_ins = SignIns(clock=lambda: 0.0)
+    exporter = Exporter(served.console.connections.settings, served.console.put_figures)
+    name = "samplemind_console_sign_ins_refused_total"
+    assert f'{name}{{reason="wrong"}} 0.0' in exporter.render().decode()
+    for _ in range(7):
+        await served.by("ada:guess").get("/overview")
+    told = exporter.render().decode()
+    assert f'{name}{{reason="wrong"}} 5.0' in told
+    assert f'{name}{{reason="too_soon"}} 2.0' in told
 
 
 async def test_an_open_console_shows_itself_to_this_machine_and_does_nothing(serve: Serve) -> None:

@@ -43,6 +43,16 @@ def test_the_registry_names_deeds_of_every_room_that_has_any() -> None:
     }
 
 
+def test_each_deed_says_what_it_changes_so_that_no_page_shows_it_as_it_was() -> None:
+    silent = [
+        handler.__name__
+        for room in ROOMS
+        for _, handler in room.handlers
+        if issubclass(handler, Action) and not getattr(handler, "changes", ())
+    ]
+    assert silent == []
+
+
 @pytest.mark.parametrize("path", DEEDS)
 async def test_a_viewer_changes_nothing_in_any_room_and_the_attempt_is_audited(
     served: Served, connections: Connections, path: str

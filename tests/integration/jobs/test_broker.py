@@ -27,9 +27,19 @@ from samplemind.jobs.envelope import (
     encode_message,
     list_key,
 )
-from samplemind.jobs.payloads import IndexFiles
+from samplemind.jobs.payloads import CreateBackup, IndexFiles, VerifyBackup
 from samplemind.jobs.publishing import producer
-from samplemind.jobs.state import BEGIN, DELAYED, END, RELEASE, UNIQUE_PREFIX, JobState, job_key
+from samplemind.jobs.state import (
+    BEGIN,
+    DELAYED,
+    END,
+    RELEASE,
+    UNIQUE_PREFIX,
+    JobArea,
+    JobState,
+    area_key,
+    job_key,
+)
 
 
 @pytest.fixture
@@ -50,8 +60,14 @@ def payload() -> IndexFiles:
     return IndexFiles(ids=(new_id(),))
 
 
-def begin(server: redis.Redis, job_id: object, *, redelivered: int = 0) -> str:
-    verdict = server.eval(BEGIN, 0, str(job_id), "search.index_files", "w", redelivered)
+def begin(
+    server: redis.Redis,
+    job_id: object,
+    *,
+    task: str = "search.index_files",
+    redelivered: int = 0,
+) -> str:
+    verdict = server.eval(BEGIN, 0, str(job_id), task, "w", redelivered)
     assert isinstance(verdict, bytes)
     return verdict.decode()
 
@@ -111,6 +127,36 @@ def test_a_job_is_sent_and_seen(jobs: SyncJobs, server: redis.Redis) -> None:
     assert jobs.newest(limit=5) == [status]
     with pytest.raises(NotFoundError):
         jobs.status(uuid4())
+
+
+def test_a_running_backup_is_listed_however_many_jobs_came_after_it(
+    jobs: SyncJobs, server: redis.Redis
+) -> None:
+    backup = jobs.enqueue(CreateBackup(kind="logical", reason="the night"))
+    begin(server, backup, task="backups.create")
+    by_beat = str(uuid4())  # a message that beat sent: the worker sees it first
+    begin(server, by_beat, task="backups.verify")
+    later = [jobs.enqueue(VerifyBackup(backup_id=f"b{number}")) for number in range(9)]
+    for job_id in later:
+        server.eval(END, 0, str(job_id), "backups.verify", "succeeded", "", "", "inbox")
+    jobs.enqueue_many(payload() for _ in range(5_200))
+
+    found = [job.id for job in jobs.newest_of(JobArea.BACKUPS, limit=4)]
+    assert set(found[:2]) == {by_beat, str(backup)}  # under way, so before all that ended
+    assert set(found[2:]) <= set(map(str, later))
+    assert len(found) == 4
+    assert jobs.newest_of(JobArea.MAINTENANCE, limit=4) == []
+
+
+def test_an_areas_list_forgets_what_no_state_is_kept_of(
+    connections: Connections, jobs: SyncJobs, server: redis.Redis
+) -> None:
+    kept = jobs.enqueue(CreateBackup(kind="logical", reason="the night"))
+    server.zadd(area_key(JobArea.BACKUPS), {"long ago": 1})
+    broker = JobBroker(connections.settings.broker)
+    broker.forget_old()
+    broker.close()
+    assert server.zrange(area_key(JobArea.BACKUPS), 0, -1) == [str(kept).encode()]
 
 
 def test_many_jobs_are_sent_in_order_with_an_id_each(jobs: SyncJobs, server: redis.Redis) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from samplemind.settings import ConsoleSettings
-from worker.console.access import Accounts, Role, SignIns, User, read_basic, read_bearer
+from worker.console.access import Accounts, Attempt, Role, SignIns, User, read_basic, read_bearer
 
 
 class Clock:
@@ -93,12 +93,12 @@ def test_each_failure_beyond_the_free_ones_doubles_the_wait_up_to_a_limit() -> N
     clock = Clock()
     sign_ins = SignIns(clock)
     for _ in range(4):
-        sign_ins.fail("192.0.2.1", "ada")
-    assert sign_ins.seconds_to_wait("192.0.2.1", "ada") == 0
+        sign_ins.fail(Attempt("192.0.2.1", "ada"))
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "ada")) == 0
     waits = []
     for _ in range(12):
-        sign_ins.fail("192.0.2.1", "ada")
-        waits.append(sign_ins.seconds_to_wait("192.0.2.1", "ada"))
+        sign_ins.fail(Attempt("192.0.2.1", "ada"))
+        waits.append(sign_ins.seconds_to_wait(Attempt("192.0.2.1", "ada")))
         clock.now += waits[-1]
     assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
 
@@ -106,36 +106,48 @@ def test_each_failure_beyond_the_free_ones_doubles_the_wait_up_to_a_limit() -> N
 def test_a_wait_is_one_names_and_one_addresss() -> None:
     sign_ins = SignIns(Clock())
     for _ in range(5):
-        sign_ins.fail("192.0.2.1", "ada")
-    assert sign_ins.seconds_to_wait("192.0.2.1", "ada") > 0
-    assert sign_ins.seconds_to_wait("192.0.2.1", "bob") == 0
-    assert sign_ins.seconds_to_wait("192.0.2.2", "ada") == 0
+        sign_ins.fail(Attempt("192.0.2.1", "ada"))
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "ada")) > 0
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "bob")) == 0
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.2", "ada")) == 0
+
+
+def test_a_browser_that_signed_in_before_waits_for_its_own_failures_only() -> None:
+    sign_ins = SignIns(Clock())
+    marked = Attempt("192.0.2.1", "ada", "mark")
+    for _ in range(60):
+        sign_ins.fail(Attempt("192.0.2.1", "ada"))
+    assert sign_ins.seconds_to_wait(marked) == 0
+    for _ in range(5):
+        sign_ins.fail(marked)
+    assert sign_ins.seconds_to_wait(marked) > 0
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "ada", "another")) == 0
 
 
 def test_who_tries_many_names_from_one_address_waits_too() -> None:
     sign_ins = SignIns(Clock())
     for number in range(50):
-        sign_ins.fail("192.0.2.1", f"user-{number}")
-    assert sign_ins.seconds_to_wait("192.0.2.1", "another") > 0
+        sign_ins.fail(Attempt("192.0.2.1", f"user-{number}"))
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "another")) > 0
 
 
 def test_a_success_and_time_are_forgiving() -> None:
     clock = Clock()
     sign_ins = SignIns(clock)
     for _ in range(4):
-        sign_ins.fail("192.0.2.1", "ada")
-    sign_ins.succeed("192.0.2.1", "ada")
-    sign_ins.fail("192.0.2.1", "ada")
-    assert sign_ins.seconds_to_wait("192.0.2.1", "ada") == 0
+        sign_ins.fail(Attempt("192.0.2.1", "ada"))
+    sign_ins.succeed(Attempt("192.0.2.1", "ada"))
+    sign_ins.fail(Attempt("192.0.2.1", "ada"))
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "ada")) == 0
     for _ in range(4):
-        sign_ins.fail("192.0.2.1", "ada")
+        sign_ins.fail(Attempt("192.0.2.1", "ada"))
     clock.now += 3600
-    sign_ins.fail("192.0.2.1", "ada")
-    assert sign_ins.seconds_to_wait("192.0.2.1", "ada") == 0
+    sign_ins.fail(Attempt("192.0.2.1", "ada"))
+    assert sign_ins.seconds_to_wait(Attempt("192.0.2.1", "ada")) == 0
 
 
 def test_what_is_remembered_of_failures_is_bounded() -> None:
     sign_ins = SignIns(Clock())
     for number in range(20_000):
-        sign_ins.fail(f"192.0.2.{number % 250}", f"user-{number}")
+        sign_ins.fail(Attempt(f"192.0.2.{number % 250}", f"user-{number}"))
     assert len(sign_ins) <= 10_000

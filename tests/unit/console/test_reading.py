@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from samplemind.errors import StoreUnavailableError
-from worker.console.reading import Board, Panel
+from worker.console.reading import Board, Panel, Subject
 
 
 class Source:
@@ -99,13 +99,57 @@ async def test_a_fault_of_ours_spoils_its_own_panel_only() -> None:
 
 async def test_what_was_read_before_a_change_is_not_shown_after_it() -> None:
     source, board = Source(), Board()
-    before = asyncio.create_task(board.read("p", Panel(source.ask, fresh_s=60, patience_s=30)))
+    panel = Panel(source.ask, Subject.BATCHES, fresh_s=60, patience_s=30)
+    before = asyncio.create_task(board.read("p", panel))
     await source.begun.wait()
-    board.forget()
+    board.forget((Subject.BATCHES,))
+    after = asyncio.create_task(board.read("p", panel))
     source.answers.set()
     await before
-    after = await board.read("p", Panel(source.ask, fresh_s=60, patience_s=30))
-    assert after.value == 2
+    assert (await after).value == 2
+    board.forget((Subject.BATCHES,))
+    assert (await board.read("p", panel)).value == 3
+
+
+async def test_a_change_leaves_what_tells_of_something_else() -> None:
+    report, board = Source(), Board()
+    report.answers.set()
+    panel = Panel(report.ask, fresh_s=120, patience_s=30)
+    jobs = Panel(report.ask, Subject.JOBS, fresh_s=120, patience_s=30)
+    assert (await board.read("report", panel)).value == 1
+    assert (await board.read("jobs", jobs)).value == 2
+    board.forget((Subject.BATCHES, Subject.CACHE))
+    assert (await board.read("report", panel)).value == 1
+    assert (await board.read("jobs", jobs)).value == 2
+
+
+async def test_a_store_that_hangs_is_not_asked_again_after_a_change() -> None:
+    source, board = Source(), Board()
+    panel = Panel(source.ask, Subject.JOBS, fresh_s=0, timeout_s=0.01, patience_s=30)
+    for _ in range(3):
+        assert (await board.read("p", panel)).problem is not None
+        board.forget((Subject.JOBS,))
+    assert source.asked == 1
+    # Once it answers, what it was asked before the change is asked again.
+    source.answers.set()
+    late = Panel(source.ask, Subject.JOBS, fresh_s=60, timeout_s=60, patience_s=30)
+    assert (await board.read("p", late)).value == 2
+
+
+async def test_a_store_that_refused_is_left_alone_for_a_while_after_a_change() -> None:
+    board, asked = Board(), 0
+
+    async def refuse() -> int:
+        nonlocal asked
+        asked += 1
+        message = "PostgreSQL did not answer"
+        raise StoreUnavailableError(message)
+
+    panel = Panel(refuse, Subject.LETTERS, fresh_s=60)
+    for _ in range(3):
+        assert (await board.read("p", panel)).problem is not None
+        board.forget((Subject.LETTERS,))
+    assert asked == 1
 
 
 async def test_what_is_kept_is_bounded() -> None:

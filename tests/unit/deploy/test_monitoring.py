@@ -12,8 +12,11 @@ import click
 import pytest
 import yaml
 
+from samplemind.backup.catalog import OLD_AFTER
 from samplemind.cli.main import cli
+from samplemind.jobs import standing
 from samplemind.jobs.payloads import PAYLOADS
+from samplemind.search import dirty
 from samplemind.settings import variable_names
 from worker.metrics.catalogue import METRICS
 
@@ -100,6 +103,19 @@ def test_each_alert_says_where_its_mend_is() -> None:
         assert alert["labels"]["severity"] in ("critical", "warning", "info")
         for part in ("**Means**: ", "**First look**: ", "**Mend**: "):
             assert part in headings()[name], f"{name} lacks {part}"
+
+
+def test_the_console_calls_late_what_an_alert_calls_late() -> None:
+    exprs = {alert["alert"]: alert["expr"] for alert in alerts()}
+
+    def bound(name: str) -> float:
+        return float(exprs[name].rpartition(">")[2])
+
+    assert bound("SampleMindBackupTooOld") == OLD_AFTER.total_seconds()
+    assert bound("SampleMindIndexBehind") == dirty.LATE_AFTER_S
+    told = re.findall(r'queue=~?"([a-z|]+)"}\) > (\d+)', exprs["SampleMindQueueOld"])
+    bounds = {queue: float(seconds) for queues, seconds in told for queue in queues.split("|")}
+    assert bounds == {queue.value: late for queue, late in standing.LATE_AFTER_S.items()}
 
 
 def test_every_metric_that_is_asked_for_exists() -> None:

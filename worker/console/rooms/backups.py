@@ -5,7 +5,6 @@ is chosen with care for where it goes: so the page says the exact command, to be
 watches it, and nobody drops a database by a slip of the finger.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,18 +18,16 @@ from samplemind.backup.manifest import BackupKind
 from samplemind.backup.verification import Level
 from samplemind.backup.wal import ArchiveLag
 from samplemind.errors import InvalidInputError
-from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import CreateBackup, DrillBackup, VerifyBackup
-from samplemind.jobs.state import JobState, JobStatus
-from samplemind.settings import Settings
+from samplemind.jobs.state import JobArea, JobState, JobStatus
 from worker.console import wording
-from worker.console.reading import Panel, Reading
-from worker.console.room import Action, Outcome, Page, Problem, Room
+from worker.console.reading import Panel, Reading, Subject
+from worker.console.room import Action, Outcome, Page, Problem, Room, RoomHandler
+from worker.console.threads import Place
 
 _ID = r"([0-9A-Za-z][0-9A-Za-z_.-]{0,99})"
 _MOST_SHOWN = 200
 _JOBS = 8
-_OLD = timedelta(hours=26)
 _FAR_BEHIND_BYTES = 1 << 30
 _LONGEST_REASON = 200
 _STORE = "look at the settings of the storage: `samplemind backup list`"
@@ -83,13 +80,18 @@ class BackupsPage(Page):
 
     def panels(self, *_: str) -> Mapping[str, Panel]:
         """Read the store of backups, the server's side of the archive, and the jobs."""
-        settings = self.connections.settings
+        backup = DatabaseBackup(settings=self.connections.settings)
         return {
             "survey": Panel(
-                partial(_survey, settings), fresh_s=30, patience_s=1.5, timeout_s=30, mend=_STORE
+                partial(self.threads.run, Place.STORAGE, backup.survey),
+                Subject.BACKUPS,
+                fresh_s=30,
+                patience_s=1.5,
+                timeout_s=30,
+                mend=_STORE,
             ),
-            "lag": Panel(partial(_lag, settings), fresh_s=5),
-            "jobs": Panel(partial(_jobs, settings), fresh_s=3),
+            "lag": Panel(partial(self.threads.run, Place.POSTGRES, backup.archive_lag), fresh_s=5),
+            "jobs": self.jobs_panel(JobArea.BACKUPS, _JOBS),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -135,10 +137,11 @@ class BackupPage(Page):
 
     def panels(self, *arguments: str) -> Mapping[str, Panel]:
         """Read its manifest and its history."""
-        settings, backup_id = self.connections.settings, arguments[0]
+        backup_id = arguments[0]
         return {
             "found": Panel(
-                partial(_inspect, settings, backup_id),
+                partial(_inspect, self, backup_id),
+                Subject.BACKUPS,
                 key=(backup_id,),
                 fresh_s=5,
                 timeout_s=30,
@@ -166,6 +169,7 @@ class BackupAction(Action):
     """Something done about backups by a job."""
 
     resource_kind: ClassVar[str] = "backup"
+    changes: ClassVar[tuple[Subject, ...]] = (Subject.JOBS,)
 
 
 class Create(BackupAction):
@@ -200,7 +204,7 @@ class Verify(BackupAction):
         """Send the job, unless the same one waits or runs."""
         backup_id = arguments[0]
         level = self.whole("level", Level.CHECKSUMS, least=0, most=Level.RESTORED)
-        await _inspect(self.connections.settings, backup_id)  # tells what is not there at once
+        await _inspect(self, backup_id)  # tells what is not there at once
         job_id = await self.enqueue(
             VerifyBackup(backup_id=backup_id, level=level), f"verify {backup_id} {level}"
         )
@@ -220,7 +224,7 @@ class Drill(BackupAction):
         """Send the job, unless the same one waits or runs."""
         backup_id = arguments[0] if arguments else None
         if backup_id is not None:
-            await _inspect(self.connections.settings, backup_id)
+            await _inspect(self, backup_id)
         job_id = await self.enqueue(DrillBackup(backup_id=backup_id), f"drill {backup_id}")
         return Outcome(
             "A drill is on its way: its progress shows under Jobs.", details={"job_id": job_id}
@@ -231,6 +235,7 @@ class HoldBackup(BackupAction):
     """Keeps a backup from being pruned."""
 
     action = "console.hold_backup"
+    changes = (Subject.BACKUPS,)
     question = "Keep this backup until it is released?"
     wants_reason = True
 
@@ -239,7 +244,7 @@ class HoldBackup(BackupAction):
         reason = self.text("reason").strip()[:_LONGEST_REASON] or "asked for in the console"
         by = self.user.name if self.user else "nobody"
         backup = DatabaseBackup(settings=self.connections.settings)
-        await asyncio.to_thread(backup.hold, arguments[0], reason, by)
+        await self.threads.run(Place.STORAGE, partial(backup.hold, arguments[0], reason, by))
         return Outcome("The backup is on hold: it stays until it is released.")
 
 
@@ -247,12 +252,13 @@ class ReleaseBackup(BackupAction):
     """Lets a backup be pruned again."""
 
     action = "console.release_backup"
+    changes = (Subject.BACKUPS,)
     question = "Let this backup be pruned again, once nothing else keeps it?"
 
     async def act(self, *arguments: str) -> Outcome:
         """Release it."""
         backup = DatabaseBackup(settings=self.connections.settings)
-        await asyncio.to_thread(backup.release, arguments[0])
+        await self.threads.run(Place.STORAGE, partial(backup.release, arguments[0]))
         return Outcome("The backup is not on hold any more.")
 
 
@@ -262,7 +268,7 @@ def find_problems(survey: Survey, lag: ArchiveLag | None, now: datetime) -> list
     found = []
     if good is None:
         found.append(Problem("danger", "There is no good backup", "make one now"))
-    elif now - good.started_at > _OLD:
+    elif good.is_old(now):
         old = wording.duration((now - good.started_at).total_seconds())
         found.append(Problem("danger", f"The newest good backup is {old} old", "make one now"))
     for entry in survey.entries:
@@ -411,21 +417,9 @@ def _kind(entry: CatalogEntry) -> str:
     return entry.manifest.kind.value if entry.manifest else "unreadable"
 
 
-async def _survey(settings: Settings) -> Survey:
-    return await asyncio.to_thread(DatabaseBackup(settings=settings).survey)
-
-
-async def _lag(settings: Settings) -> ArchiveLag | None:
-    return await asyncio.to_thread(DatabaseBackup(settings=settings).archive_lag)
-
-
-async def _inspect(settings: Settings, backup_id: str) -> tuple[CatalogEntry, list[HistoryEvent]]:
-    return await asyncio.to_thread(DatabaseBackup(settings=settings).inspect, backup_id)
-
-
-async def _jobs(settings: Settings) -> list[JobStatus]:
-    async with Jobs(settings) as jobs:
-        return await jobs.newest_of("backups.", limit=_JOBS)
+async def _inspect(asker: RoomHandler, backup_id: str) -> tuple[CatalogEntry, list[HistoryEvent]]:
+    backup = DatabaseBackup(settings=asker.connections.settings)
+    return await asker.threads.run(Place.STORAGE, partial(backup.inspect, backup_id))
 
 
 ROOM = Room(

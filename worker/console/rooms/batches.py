@@ -25,7 +25,7 @@ from samplemind.jobs.publishing import feed_batch
 from samplemind.repositories.batch_items import BatchItemRepository
 from samplemind.repositories.batch_jobs import BatchJobRepository
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Room
 
 _BATCHES_ON_A_PAGE = 50
@@ -58,8 +58,10 @@ class BatchesPage(Page):
         """Read one page of the list, and how many there are of each state."""
         state, page = self._state(), self._page()
         return {
-            "lines": Panel(partial(_list, self.connections, state, page), key=(state, page)),
-            "counts": Panel(partial(_count, self.connections), fresh_s=4),
+            "lines": Panel(
+                partial(_list, self.connections, state, page), Subject.BATCHES, key=(state, page)
+            ),
+            "counts": Panel(partial(_count, self.connections), Subject.BATCHES, fresh_s=4),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -94,14 +96,20 @@ class BatchPage(Page):
         """Read the batch, a page of its failed files, and why files failed."""
         batch_id, after = UUID(arguments[0]), self._after()
         return {
-            "line": Panel(partial(_get, self.connections, batch_id), key=(batch_id,)),
+            "line": Panel(
+                partial(_get, self.connections, batch_id), Subject.BATCHES, key=(batch_id,)
+            ),
             "failures": Panel(
                 partial(_failures, self.connections, batch_id, after),
+                Subject.BATCHES,
                 key=(batch_id, after),
                 fresh_s=3,
             ),
             "reasons": Panel(
-                partial(_reasons, self.connections, batch_id), key=(batch_id,), fresh_s=5
+                partial(_reasons, self.connections, batch_id),
+                Subject.BATCHES,
+                key=(batch_id,),
+                fresh_s=5,
             ),
         }
 
@@ -127,6 +135,7 @@ class BatchAction(Action):
     """Something done to one batch."""
 
     resource_kind: ClassVar[str] = "batch"
+    changes = (Subject.BATCHES, Subject.JOBS)
 
 
 class PauseBatch(BatchAction):

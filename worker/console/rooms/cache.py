@@ -10,7 +10,7 @@ from samplemind.connections.resources import Connections
 from samplemind.errors import InvalidInputError
 from samplemind.jobs.payloads import WarmCache
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Problem, Room
 
 _LEAST_READS = 1000
@@ -30,13 +30,24 @@ class CachePage(Page):
         """Read the figures, what is asked for most, and how many keys a pattern takes."""
         cache, pattern = self.connections.cached.cache, self._pattern()
         panels = {
-            "stats": Panel(partial(cache.get_stats), fresh_s=8, timeout_s=15, mend=_WITHOUT),
-            "hot": Panel(partial(_hot, self.connections), fresh_s=8, timeout_s=15, mend=_WITHOUT),
-            "popular": Panel(partial(_popular, self.connections), fresh_s=8, mend=_WITHOUT),
+            "stats": Panel(
+                partial(cache.get_stats), Subject.CACHE, fresh_s=8, timeout_s=15, mend=_WITHOUT
+            ),
+            "hot": Panel(
+                partial(_hot, self.connections),
+                Subject.CACHE,
+                fresh_s=8,
+                timeout_s=15,
+                mend=_WITHOUT,
+            ),
+            "popular": Panel(
+                partial(_popular, self.connections), Subject.CACHE, fresh_s=8, mend=_WITHOUT
+            ),
         }
         if pattern:
             panels["matching"] = Panel(
                 partial(_count, self.connections, pattern),
+                Subject.CACHE,
                 key=(pattern,),
                 fresh_s=3,
                 timeout_s=30,
@@ -66,6 +77,7 @@ class CacheAction(Action):
     """Something done to the cache."""
 
     resource_kind: ClassVar[str] = "cache"
+    changes: ClassVar[tuple[Subject, ...]] = (Subject.CACHE,)
 
 
 class ClearCache(CacheAction):
@@ -93,6 +105,7 @@ class Warm(CacheAction):
     """Makes popular searches anew."""
 
     action = "console.warm_cache"
+    changes = (Subject.JOBS, Subject.SCHEDULE)
     question = "Make the most popular searches anew?"
 
     async def act(self, *_: str) -> Outcome:

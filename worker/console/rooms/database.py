@@ -6,16 +6,14 @@ from functools import partial
 from typing import Any, ClassVar
 
 from samplemind.errors import InvalidInputError
-from samplemind.jobs.client import Jobs
 from samplemind.jobs.payloads import AnalyzeTables, Payload, ReindexBloated, VacuumDue, VacuumTables
-from samplemind.jobs.state import JobStatus
+from samplemind.jobs.state import JobArea
 from samplemind.maintenance.activity import Activity, activity
 from samplemind.maintenance.query_optimizer import QueryOptimizer
 from samplemind.maintenance.report import HealthReport, Item, Severity, health_report
 from samplemind.maintenance.slow_queries import SlowOrder
-from samplemind.settings import Settings
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Problem, Room
 
 _TABLE = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -52,7 +50,7 @@ class DatabasePage(Page):
             "report": Panel(
                 partial(health_report, settings), fresh_s=120, timeout_s=90, mend=_MEND
             ),
-            "jobs": Panel(partial(_jobs, settings), fresh_s=3),
+            "jobs": self.jobs_panel(JobArea.MAINTENANCE, _JOBS),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -88,6 +86,7 @@ class DatabaseAction(Action):
     """Upkeep, done by a worker under the locks that all upkeep takes."""
 
     resource_kind: ClassVar[str] = "table"
+    changes: ClassVar[tuple[Subject, ...]] = (Subject.JOBS,)
 
     async def send(self, payload: Payload, key: str, what: str, table: str | None) -> Outcome:
         """Send a job about a table, unless the same one waits or runs."""
@@ -143,6 +142,7 @@ class VacuumAllDue(DatabaseAction):
     """VACUUM and ANALYZE wherever it is due."""
 
     action = "console.vacuum_due"
+    changes = (Subject.JOBS, Subject.SCHEDULE)
     resource_kind = "database"
     question = "VACUUM and ANALYZE every table that needs it?"
 
@@ -156,6 +156,7 @@ class ReindexAllBloated(DatabaseAction):
     """Builds bloated indexes anew."""
 
     action = "console.reindex_bloated"
+    changes = (Subject.JOBS, Subject.SCHEDULE)
     resource_kind = "database"
     question = "Build bloated indexes anew, one at a time, beside all traffic?"
 
@@ -205,11 +206,6 @@ def judge_report(report: HealthReport | None) -> list[Problem]:
 def evidence_of(item: Item) -> str:
     """Return the figures that an item stands on, in a line."""
     return ", ".join(f"{wording.words(name)} {value}" for name, value in item.evidence.items())
-
-
-async def _jobs(settings: Settings) -> list[JobStatus]:
-    async with Jobs(settings) as jobs:
-        return await jobs.newest_of("maintenance.", limit=_JOBS)
 
 
 ROOM = Room(

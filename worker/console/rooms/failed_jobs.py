@@ -18,7 +18,7 @@ from samplemind.models.dead_letter import DeadLetter, DeadLetterState
 from samplemind.repositories.audit import AuditLogRepository
 from samplemind.repositories.dead_letters import DeadLetterRepository, LetterFilter
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Room
 
 _ON_A_PAGE = 50
@@ -77,8 +77,10 @@ class FailedJobsPage(Page):
         """Read one page of the letters, and the names of the jobs that there are letters of."""
         choice = self._choice()
         return {
-            "found": Panel(partial(_find, self.connections, choice), key=(choice,)),
-            "tasks": Panel(partial(_count_by_task, self.connections), fresh_s=10),
+            "found": Panel(
+                partial(_find, self.connections, choice), Subject.LETTERS, key=(choice,)
+            ),
+            "tasks": Panel(partial(_count_by_task, self.connections), Subject.LETTERS, fresh_s=10),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -118,8 +120,12 @@ class FailedJobPage(Page):
         """Read the letter, and what the audit log tells of it."""
         letter_id = UUID(arguments[0])
         return {
-            "letter": Panel(partial(_get, self.connections, letter_id), key=(letter_id,)),
-            "history": Panel(partial(_history, self.connections, letter_id), key=(letter_id,)),
+            "letter": Panel(
+                partial(_get, self.connections, letter_id), Subject.LETTERS, key=(letter_id,)
+            ),
+            "history": Panel(
+                partial(_history, self.connections, letter_id), Subject.LETTERS, key=(letter_id,)
+            ),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -137,6 +143,7 @@ class LettersAction(Action):
     """Something done to one letter, to those that were ticked, or to all that a filter takes."""
 
     resource_kind: ClassVar[str] = "dead_letter"
+    changes = (Subject.LETTERS, Subject.JOBS)
 
     async def each(self, change: Callable[[LetterFilter | UUID], Awaitable[Closing]]) -> Closing:
         """Change what was chosen; letters that somebody else has closed meanwhile are refused.

@@ -1,8 +1,8 @@
 """What is wrong, first; then every store, queue, process and periodic job at a glance."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from samplemind.backup.catalog import Catalog, CatalogEntry
@@ -20,15 +20,14 @@ from samplemind.models.dead_letter import DeadLetterState
 from samplemind.repositories.batch_jobs import BatchJobRepository
 from samplemind.repositories.dead_letters import DeadLetterRepository, LetterFilter
 from samplemind.search.dirty import IndexLag, index_lag
+from samplemind.settings import Settings
 from samplemind.storage.opening import open_store
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Page, Problem, Room
+from worker.console.threads import Place
 
 _NIGHT = timedelta(hours=24)
-_LATE_MESSAGE_S = 900.0
-_LATE_INDEX_S = 300.0
-_OLD_BACKUP = timedelta(hours=26)
 _LONG_PERIOD = timedelta(hours=1)
 
 
@@ -39,18 +38,26 @@ class OverviewPage(Page):
 
     def panels(self, *_: str) -> Mapping[str, Panel]:
         """Read every store at once; none waits for another."""
-        connections = self.connections
+        connections, wait_for = self.connections, self.threads.run
         settings = connections.settings
         return {
-            "stores": Panel(lambda: asyncio.to_thread(list_stores, settings), fresh_s=4),
-            "processes": Panel(lambda: asyncio.to_thread(list_processes, settings), fresh_s=4),
-            "queues": Panel(lambda: broker_standing(connections.broker)),
-            "schedule": Panel(lambda: schedule_standing(connections, datetime.now(UTC)), fresh_s=4),
+            "stores": Panel(
+                partial(wait_for, Place.HEALTH, partial(list_stores, settings)), fresh_s=4
+            ),
+            "processes": Panel(
+                partial(wait_for, Place.HEALTH, partial(list_processes, settings)), fresh_s=4
+            ),
+            "queues": Panel(lambda: broker_standing(connections.broker), Subject.JOBS),
+            "schedule": Panel(
+                lambda: schedule_standing(connections, datetime.now(UTC)),
+                Subject.SCHEDULE,
+                fresh_s=4,
+            ),
             "lag": Panel(lambda: index_lag(connections.broker)),
-            "letters": Panel(lambda: _count_letters(connections), fresh_s=4),
-            "batches": Panel(lambda: _count_batches(connections), fresh_s=4),
+            "letters": Panel(lambda: _count_letters(connections), Subject.LETTERS, fresh_s=4),
+            "batches": Panel(lambda: _count_batches(connections), Subject.BATCHES, fresh_s=4),
             "backup": Panel(
-                lambda: asyncio.to_thread(_newest_backup, connections),
+                partial(wait_for, Place.STORAGE, partial(_newest_backup, settings)),
                 fresh_s=60,
                 timeout_s=20,
                 mend="look at the settings of the storage: `samplemind backup list`",
@@ -137,10 +144,10 @@ def _judge_backup(found: CatalogEntry | None) -> list[Problem]:
     if found is None:
         mend = "`samplemind backup create`"
         return [Problem("danger", "There is no good backup", mend, "/backups")]
-    age = datetime.now(UTC) - found.started_at
-    if age <= _OLD_BACKUP:
+    now = datetime.now(UTC)
+    if not found.is_old(now):
         return []
-    old = wording.duration(age.total_seconds())
+    old = wording.duration((now - found.started_at).total_seconds())
     text = f"The newest backup is {old} old"
     return [Problem("danger", text, "`samplemind backup create`", "/backups")]
 
@@ -155,7 +162,7 @@ def _judge_queues(found: BrokerStanding) -> list[Problem]:
             "/workers",
         )
         for each in found.queues
-        if each.oldest_s > _LATE_MESSAGE_S
+        if each.is_late
     ]
 
 
@@ -167,7 +174,7 @@ def _judge_letters(count: int) -> list[Problem]:
 
 
 def _judge_lag(found: IndexLag) -> list[Problem]:
-    if found.oldest_s <= _LATE_INDEX_S:
+    if not found.is_late:
         return []
     text = f"The index is {wording.duration(found.oldest_s)} behind ({found.waiting} files)"
     return [Problem("warning", text, "`samplemind index reconcile`", "/search")]
@@ -184,8 +191,7 @@ async def _count_batches(connections: Connections) -> int:
     return len(await BatchJobRepository().list_open())
 
 
-def _newest_backup(connections: Connections) -> CatalogEntry | None:
-    settings = connections.settings
+def _newest_backup(settings: Settings) -> CatalogEntry | None:
     store = open_store(settings.storage, settings.home)
     try:
         entries = Catalog(store, load_keyring(settings.backup)).entries()

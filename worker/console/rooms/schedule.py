@@ -18,7 +18,7 @@ from samplemind.maintenance.watchdog import (
 from samplemind.models.periodic_run import PeriodicRun
 from samplemind.repositories.periodic_runs import PeriodicRunRepository, RunOutcome
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Room
 
 _NAME = r"([a-z_]+\.[a-z_]+)"
@@ -40,7 +40,9 @@ class SchedulePage(Page):
 
     def panels(self, *_: str) -> Mapping[str, Panel]:
         """Read how every job stands."""
-        return {"schedule": Panel(partial(_standing, self.connections), fresh_s=2)}
+        return {
+            "schedule": Panel(partial(_standing, self.connections), Subject.SCHEDULE, fresh_s=2)
+        }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
         """Return the jobs in the order in which an operator wants them."""
@@ -65,8 +67,10 @@ class PeriodicJobPage(Page):
         name = arguments[0]
         return {
             "entry": Panel(partial(find_periodic, self.connections, name), key=(name,), fresh_s=5),
-            "schedule": Panel(partial(_standing, self.connections), fresh_s=2),
-            "runs": Panel(partial(_runs, self.connections, name), key=(name,), fresh_s=2),
+            "schedule": Panel(partial(_standing, self.connections), Subject.SCHEDULE, fresh_s=2),
+            "runs": Panel(
+                partial(_runs, self.connections, name), Subject.SCHEDULE, key=(name,), fresh_s=2
+            ),
         }
 
     def facts(self, readings: Mapping[str, Reading]) -> Mapping[str, Any]:
@@ -90,6 +94,7 @@ class RunNow(Action):
 
     action = "console.run_periodic_job"
     resource_kind: ClassVar[str] = "periodic_job"
+    changes = (Subject.SCHEDULE, Subject.JOBS)
     question = "Run this job now? Its next run stays as it is."
 
     async def act(self, *arguments: str) -> Outcome:

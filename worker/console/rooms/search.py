@@ -21,10 +21,9 @@ from samplemind.search.question import Search
 from samplemind.search.trial import TRIED, Trial, try_search
 from samplemind.settings import SearchSettings
 from worker.console import wording
-from worker.console.reading import Panel, Reading
+from worker.console.reading import Panel, Reading, Subject
 from worker.console.room import Action, Outcome, Page, Problem, Room
 
-_LATE_INDEX_S = 300.0
 _FILTERS = ("bpm", "key", "kind", "duration")
 _LONGEST = 500
 _MOST_HITS = 100
@@ -130,6 +129,7 @@ class IndexAction(Action):
     """Upkeep of the index, done by a worker."""
 
     resource_kind: ClassVar[str] = "search_index"
+    changes = (Subject.JOBS, Subject.SCHEDULE)
     job: ClassVar[Payload]
     done: ClassVar[str]
 
@@ -180,7 +180,7 @@ def find_problems(
     if best is not None and best < settings.recall_target:
         text = f"Searches by sound find {best:.1%} of the nearest; {settings.recall_target:.1%}"
         found.append(Problem("danger", f"{text} is wanted", "`samplemind db vacuum --reindex`"))
-    if lag.oldest_s > _LATE_INDEX_S:
+    if lag.is_late:
         late = wording.duration(lag.oldest_s)
         text = f"The index is {late} behind: {wording.number(lag.waiting)} files wait"
         found.append(Problem("warning", text, "look whether a worker takes the queue index"))
