@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Select, Text, cast, delete, func, insert, select, text
+from sqlalchemy import Select, Text, cast, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
@@ -37,6 +37,7 @@ from samplemind.search.nearest import (
     walk_settings,
 )
 from samplemind.search.query_limits import limit_queries
+from samplemind.search.selectivity import estimated_rows
 from samplemind.search.sound import Sound, as_array, unit
 
 RECALL_AT = 10
@@ -105,7 +106,7 @@ async def calibrate(
     if not measured:
         return ()
     await session.execute(delete(SearchRecall))
-    vectors = await session.scalar(_ROWS)
+    vectors = await estimated_rows(session, SearchVector)
     now = datetime.now(UTC)
     await session.execute(
         insert(SearchRecall),
@@ -116,7 +117,7 @@ async def calibrate(
                 "surely": each.surely,
                 "milliseconds": each.milliseconds,
                 "queries": each.queries,
-                "vectors": max(int(vectors or 0), 0),
+                "vectors": vectors,
                 "measured_at": now,
             }
             for each in measured
@@ -187,9 +188,6 @@ async def chosen_ef_search(session: AsyncSession, target: float) -> int:
         )
     )
     return choose_ef_search([Recall(*row) for row in rows], target)
-
-
-_ROWS = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'search_vectors'::regclass")
 
 
 async def _sample(session: AsyncSession, count: int) -> list[Sound]:

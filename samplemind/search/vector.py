@@ -16,7 +16,7 @@ from uuid import UUID
 
 import numpy as np
 from pgvector import HalfVector
-from sqlalchemy import Row, Select, literal, select, text
+from sqlalchemy import Row, Select, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
@@ -45,6 +45,7 @@ from samplemind.search.results import (
     milliseconds_since,
     to_hit,
 )
+from samplemind.search.selectivity import estimated_rows
 from samplemind.search.sound import Sound, Vector, stored_blocks, stored_sound
 from samplemind.search.vector_indexes import VectorIndex, create_vector_indexes
 from samplemind.settings import SearchSettings
@@ -66,8 +67,6 @@ _KEPT_STATEMENTS = 256
 _SOME_FILE = UUID(int=0)
 
 _Way = Callable[..., Select[Any]]  # `compare` or `walk`
-
-_VECTORS = text("SELECT reltuples::bigint FROM pg_class WHERE oid = 'search_vectors'::regclass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +315,8 @@ class VectorSearch:
         now = time.monotonic()
         if self._tuning is None or self._tuning.expires < now:
             await limit_queries(session, timeout_ms=self._settings.statement_timeout_ms)
-            # Never analysed is -1: then the comparison itself finds out how many there are.
-            vectors = int(await session.scalar(_VECTORS) or 0)
+            # Of a table that was never analyzed the comparison itself finds out how many there are.
+            vectors = await estimated_rows(session, SearchVector)
             ef_search = await chosen_ef_search(session, self._settings.recall_target)
             self._tuning = _Tuning(ef_search, vectors, now + _TUNING_S)
         return self._tuning
