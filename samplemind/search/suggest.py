@@ -13,13 +13,23 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, cast, collate, func, literal_column, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    cast,
+    collate,
+    func,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
 from samplemind.models.search_document import SearchDocument
-from samplemind.search.filters import Filters
+from samplemind.search.filters import Filters, in_public_collection
 from samplemind.search.languages import TextConfiguration
 from samplemind.search.query_limits import LIMITING, note_limits
 from samplemind.search.text import split_words
@@ -30,7 +40,9 @@ MAX_SUGGESTIONS = 50
 MAX_PREFIX_LENGTH = 100
 _LETTERS = 5  # of the prefixes that have a row
 _OWN_FILES = 1000  # whose words are read where the vocabulary's first ones are too few
+_OWN_ASKED_ABOUT = 5000  # whether they are in a public collection
 _NAMES_LOOKED_AT = 100
+_NAMES_ASKED_ABOUT = 1000  # whether they are in a public collection
 _LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
 _LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
 NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
@@ -172,15 +184,17 @@ def _whose(filters: Filters) -> UUID | None:
 
 def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
     """Return the query for the words of an owner's, or else the viewer's, first files."""
+    documents = select(SearchDocument.file_id, SearchDocument.wording).where(
+        SearchDocument.owner_id == _whose(filters)
+    )
+    if filters.owner_id is None or filters.hides_nothing:
+        wordings = documents.with_only_columns(SearchDocument.wording)
+    else:
+        # Of somebody's files that hardly any is public, no more are asked about than these.
+        first = documents.limit(_OWN_ASKED_ABOUT).subquery()
+        wordings = select(first.c.wording).where(in_public_collection(first.c.file_id))
     files = (
-        select(SearchDocument.wording)
-        .where(
-            SearchDocument.owner_id == _whose(filters),
-            *filters.visible(SearchDocument.owner_id, SearchDocument.file_id),
-        )
-        .limit(_OWN_FILES)
-        .cte("files")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
+        wordings.limit(_OWN_FILES).cte("files").prefix_with("MATERIALIZED", dialect="postgresql")
     )
     configuration = cast(TextConfiguration.SIMPLE.value, REGCONFIG)
     lexemes = func.unnest(func.tsvector_to_array(func.to_tsvector(configuration, files.c.wording)))
@@ -201,20 +215,47 @@ async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int
 
 
 def _names_statement(typed: str, filters: Filters, limit: int) -> Select[Any]:
+    """Return the query for the names; each of its parts reads a bounded number of them.
+
+    To walk past the names that somebody may not see would be to read a popular beginning whole.
+    """
+    first = union_all(*_first_names(typed, filters)).subquery()
+    best = func.max(first.c.quality)
+    named = select(first.c.title).group_by(first.c.title)
+    return named.order_by(best.desc(), first.c.title).limit(limit)
+
+
+def _first_names(typed: str, filters: Filters) -> list[Select[Any]]:
+    owner_id, viewer_id = filters.owner_id, filters.viewer_id
+    if owner_id is not None:
+        if filters.hides_nothing:
+            return [_begun(typed, SearchDocument.owner_id == owner_id)]
+        return [_published(typed, SearchDocument.owner_id == owner_id)]
+    if filters.everything:
+        return [_begun(typed)]
+    own = [_begun(typed, SearchDocument.owner_id == viewer_id)] if viewer_id is not None else []
+    return [_begun(typed, SearchDocument.owner_id.is_(None)), *own, _published(typed)]
+
+
+def _begun(typed: str, *whose: ColumnElement[bool], at_most: int | None = None) -> Select[Any]:
+    """Return the query for the first names that begin so, in their own order."""
     name = name_expression()
-    first = (
-        select(SearchDocument.title, SearchDocument.quality)
-        .where(
-            name >= typed,
-            name < _after(typed),
-            *filters.visible(SearchDocument.owner_id, SearchDocument.file_id),
-        )
-        .order_by(name)
-        .limit(_NAMES_LOOKED_AT)
+    # As its index has them, which orders one owner's names by the owner, too.
+    order = (SearchDocument.owner_id, name) if whose else (name,)
+    found = (
+        select(SearchDocument.file_id, SearchDocument.title, SearchDocument.quality)
+        .where(*whose, name >= typed, name < _after(typed))
+        .order_by(*order)
+        .limit(at_most or _NAMES_LOOKED_AT)
         .subquery()
     )
-    best = func.max(first.c.quality)
-    return select(first.c.title).group_by(first.c.title).order_by(best.desc()).limit(limit)
+    return select(found)
+
+
+def _published(typed: str, *whose: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for those of the first names that are in a public collection."""
+    first = _begun(typed, *whose, at_most=_NAMES_ASKED_ABOUT).subquery()
+    return select(first).where(in_public_collection(first.c.file_id)).limit(_NAMES_LOOKED_AT)
 
 
 def name_expression() -> ColumnElement[str]:
