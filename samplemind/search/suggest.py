@@ -22,16 +22,18 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    union,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.errors import InvalidInputError
+from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.search_document import SearchDocument
 from samplemind.search.filters import Filters, in_public_collection
 from samplemind.search.languages import TextConfiguration
-from samplemind.search.query_limits import LIMITING, note_limits
+from samplemind.search.query_limits import LIMITING, limit_queries, note_limits
 from samplemind.search.text import split_words
 from samplemind.search.vocabulary import CountedWord, fold, visible_words
 from samplemind.settings import SearchSettings
@@ -42,7 +44,7 @@ _LETTERS = 5  # of the prefixes that have a row
 _OWN_FILES = 1000  # whose words are read where the vocabulary's first ones are too few
 _OWN_ASKED_ABOUT = 5000  # whether they are in a public collection
 _NAMES_LOOKED_AT = 100
-_NAMES_ASKED_ABOUT = 1000  # whether they are in a public collection
+_NAMES_ASKED_ABOUT = 500  # whether they are in a public collection
 _LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
 _LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
 NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
@@ -132,6 +134,10 @@ async def suggest(
 async def _words(
     session: AsyncSession, prefix: str, filters: Filters, settings: SearchSettings, limit: int
 ) -> list[CountedWord]:
+    if filters.owner_id is not None and not filters.hides_nothing:
+        # Of a word of the vocabulary, each of the owner's files that has it would be asked about.
+        await limit_queries(session, timeout_ms=settings.statement_timeout_ms)
+        return await _own_words(session, prefix, filters, limit)
     is_ready = len(prefix) <= _LETTERS and limit <= 10
     words = await _known_words(session, prefix, filters, settings, None if is_ready else limit)
     if len(words) >= limit or _whose(filters) is None:
@@ -143,8 +149,8 @@ async def _words(
         for word in await _known_words(session, prefix, filters, settings, limit):
             found.setdefault(word.text, word)
     if len(found) < limit:
-        for text_, documents in await session.execute(_own_words(prefix, filters, limit)):
-            found.setdefault(text_, CountedWord(text_, documents, 0))
+        for word in await _own_words(session, prefix, filters, limit):
+            found.setdefault(word.text, word)
     return list(found.values())[:limit]
 
 
@@ -182,23 +188,26 @@ def _whose(filters: Filters) -> UUID | None:
     return filters.owner_id or filters.viewer_id
 
 
-def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
-    """Return the query for the words of an owner's, or else the viewer's, first files."""
-    documents = select(SearchDocument.file_id, SearchDocument.wording).where(
-        SearchDocument.owner_id == _whose(filters)
-    )
-    if filters.owner_id is None or filters.hides_nothing:
-        wordings = documents.with_only_columns(SearchDocument.wording)
-    else:
-        # Of somebody's files that hardly any is public, no more are asked about than these.
-        first = documents.limit(_OWN_ASKED_ABOUT).subquery()
-        wordings = select(first.c.wording).where(in_public_collection(first.c.file_id))
+async def _own_words(
+    session: AsyncSession, prefix: str, filters: Filters, limit: int
+) -> list[CountedWord]:
+    """Return the words of an owner's, or else the viewer's, first files."""
+    rows = await session.execute(_own_words_statement(prefix, filters, limit))
+    return [CountedWord(word, files, 0) for word, files in rows]
+
+
+def _own_words_statement(prefix: str, filters: Filters, limit: int) -> Select[Any]:
     files = (
-        wordings.limit(_OWN_FILES).cte("files").prefix_with("MATERIALIZED", dialect="postgresql")
+        _own_files(filters)
+        .limit(_OWN_FILES)
+        .cte("files")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     configuration = cast(TextConfiguration.SIMPLE.value, REGCONFIG)
     lexemes = func.unnest(func.tsvector_to_array(func.to_tsvector(configuration, files.c.wording)))
-    words = select(lexemes.label("word")).subquery("words")
+    # Few of the files have the letters at all, and to make their words is most of the work.
+    letters = func.strpos(func.unaccent(func.lower(files.c.wording)), prefix)
+    words = select(lexemes.label("word")).where(letters > 0).subquery("words")
     return (
         select(words.c.word, func.count())
         .where(words.c.word.startswith(prefix, autoescape=True), words.c.word.op("!~")("^[0-9]+$"))
@@ -206,6 +215,28 @@ def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
         .order_by(func.count().desc(), words.c.word)
         .limit(limit)
     )
+
+
+def _own_files(filters: Filters) -> Select[Any]:
+    """Return the query for (file_id, wording) of an owner's, or else the viewer's, files."""
+    columns: list[Any] = [SearchDocument.file_id, SearchDocument.wording]
+    own = select(*columns).where(SearchDocument.owner_id == _whose(filters))
+    if filters.owner_id is None or filters.hides_nothing:
+        return own
+    # Hardly any of them may be public, so these are looked for in the owner's own collections too.
+    first = own.limit(_OWN_ASKED_ABOUT).subquery()
+    collected = (
+        select(AudioCollectionItem.audio_file_id)
+        .join(AudioCollection, AudioCollection.id == AudioCollectionItem.collection_id)
+        .where(AudioCollection.owner_id == filters.owner_id, AudioCollection.is_public)
+        .limit(_OWN_ASKED_ABOUT)
+        .subquery()
+    )
+    both = union(
+        select(first).where(in_public_collection(first.c.file_id)),
+        own.join(collected, collected.c.audio_file_id == SearchDocument.file_id),
+    )
+    return select(both.subquery())
 
 
 async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int) -> Sequence[str]:

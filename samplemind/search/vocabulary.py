@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CTE, ColumnElement, Text, cast, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG
+from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, TSQUERY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
@@ -20,7 +20,7 @@ from samplemind.models.search_document import SearchDocument
 from samplemind.models.search_text import SearchText
 from samplemind.search.filters import Filters
 
-_FIRST_TEXTS = 500
+_FIRST_TEXTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,15 @@ async def visible_words(
 
 def _seen(words: Sequence[str], filters: Filters, configuration: str) -> Any:
     texts = cast(literal(list(words), ARRAY(Text)), ARRAY(Text))
-    asked = func.unnest(texts).table_valued("word").render_derived("asked")
-    query = func.plainto_tsquery(cast(configuration, REGCONFIG), asked.c.word)
-    return select(asked.c.word).where(or_(*_reasons(query, filters)))
+    word = func.unnest(texts).table_valued("word").render_derived("given").c.word
+    query = func.plainto_tsquery(cast(configuration, REGCONFIG), word, type_=TSQUERY())
+    # Materialized, so that each query is made once and not for every file that it is held against.
+    asked = (
+        select(word, query.label("query"))
+        .cte("asked")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    return select(asked.c.word).where(or_(*_reasons(asked.c.query, filters)))
 
 
 def _reasons(query: Any, filters: Filters) -> list[ColumnElement[bool]]:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from samplemind.connections.resources import Connections
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.user import User
+from samplemind.search import suggest
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
 from samplemind.search.indexer import index_files
@@ -103,6 +104,33 @@ async def test_an_owner_is_told_rare_words_that_no_prefix_has_ready(
         assert "korzu" in await told(session, "korz", viewer)
     for stranger in (STRANGER, Filters(viewer_id=uuid4()), Filters(owner_id=owner)):
         assert "korzu" not in await told(session, "korz", stranger)
+
+
+async def test_of_somebody_elses_files_the_words_of_public_ones_are_told(
+    session: AsyncSession, connections: Connections, owner: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await index_names(connections, "Kórza_1", "korzu_2", "korze_3", owner_id=owner)
+    await index_names(connections, "korzi_4")
+    other = User(email="other@example.org")
+    session.add(other)
+    await session.flush()
+    for whose, file_id in ((owner, ids[0]), (other.id, ids[1])):
+        collection = AudioCollection(owner_id=whose, name="shared", is_public=True)
+        session.add(collection)
+        await session.flush()
+        session.add(
+            AudioCollectionItem(collection_id=collection.id, audio_file_id=file_id, position=0)
+        )
+        await session.flush()
+
+    for prefix in ("kor", "korz"):
+        for viewer in (None, other.id):
+            of_owner = Filters(owner_id=owner, viewer_id=viewer)
+            assert (await told(session, prefix, of_owner)).keys() == {"korza", "korzu"}
+    # Of many files few are asked about, beside those in the owner's own collections.
+    monkeypatch.setattr(suggest, "_OWN_ASKED_ABOUT", 1)
+    await session.execute(text("DELETE FROM search_documents WHERE file_id = :id"), {"id": ids[1]})
+    assert (await told(session, "korz", Filters(owner_id=owner))).keys() == {"korza"}
 
 
 async def test_a_private_word_spares_nobody_a_correction(
