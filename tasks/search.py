@@ -2,7 +2,6 @@
 
 import dataclasses
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from samplemind.jobs.client import SyncJobs
@@ -24,8 +23,7 @@ from samplemind.search.bulk import count_written, forget_written
 from samplemind.search.fold import FoldReport, fold_vectors
 from samplemind.search.indexer import IndexReport
 from samplemind.search.optimizer import SEARCH_TABLES, SearchOptimizer
-from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
-from samplemind.search.recall import calibrate
+from samplemind.search.rebuild import RebuildPhase, rebuild_index
 from samplemind.search.reconcile import reconcile
 from samplemind.search.statistics import has_vocabulary
 from tasks.progress import Progress
@@ -128,11 +126,7 @@ def fold(self: Job) -> dict[str, Any]:
 @app.task(base=Job, bind=True, name=OptimizeSearch.job_name, ignore_result=False, **_UPKEEP)
 def optimize(self: Job) -> dict[str, Any]:
     """Clear, tidy, and measure how much the approximate index finds."""
-    run(discard_abandoned(connections()))
-    report = run(SearchOptimizer(connections()).vacuum_tables())
-    measure = partial(calibrate, progress=Progress(self).tell)
-    run(connections().postgres.run(measure, idempotent=True))
-    return report.figures()
+    return run(SearchOptimizer(connections()).optimize(Progress(self).tell)).figures()
 
 
 def _follow_up(report: IndexReport) -> None:

@@ -13,14 +13,13 @@ from samplemind.search.configuration import outdated_words
 from samplemind.search.fold import fold_vectors
 from samplemind.search.indexer import drain
 from samplemind.search.optimizer import SearchOptimizer, SearchStats
-from samplemind.search.rebuild import RebuildPhase, discard_abandoned, rebuild_index
+from samplemind.search.rebuild import RebuildPhase, rebuild_index
 from samplemind.search.recall import (
     MOST_QUERIES,
     QUERIES,
     WITHIN_S,
     calibrate,
     choose_ef_search,
-    chosen_ef_search,
 )
 from samplemind.search.reconcile import reconcile
 
@@ -171,17 +170,12 @@ def optimize(as_json: bool) -> None:
             bar.update(task, description="recall", completed=done, total=total)
 
         async def work(connections: Connections) -> dict[str, object]:
-            discarded = await discard_abandoned(connections)
-            report = await SearchOptimizer(connections).vacuum_tables()
-            async with connections.postgres.session() as session:
-                await calibrate(session, progress=progress)
-                target = connections.settings.search.recall_target
-                ef_search = await chosen_ef_search(session, target)
+            report = await SearchOptimizer(connections).optimize(progress)
             return {
-                "discarded_rebuild": discarded,
-                "vacuumed": [each.name for each in report.done],
-                "skipped": dict(report.skipped),
-                "ef_search": ef_search,
+                "discarded_rebuild": report.discarded_rebuild,
+                "vacuumed": [each.name for each in report.upkeep.done],
+                "skipped": dict(report.upkeep.skipped),
+                "ef_search": report.ef_search,
             }
 
         found = with_connections(work)

@@ -65,6 +65,12 @@ class SearchDocument(Base):
         # `suggest`: names by their first letters, in the order of code points.
         # In the collation "C", which the migration sets and autogenerate does not see.
         Index("ix_search_documents_name", text('lower("left"(wording, 60))')),
+        # `suggest` as one person sees it: each owner's names by themselves.
+        Index(
+            "ix_search_documents_owner_id_name",
+            "owner_id",
+            text('lower("left"(wording, 60))'),
+        ),
         # `similar` by path: a file that is in the index already is not analysed again.
         Index("ix_search_documents_path", "path", postgresql_using="hash"),
     )

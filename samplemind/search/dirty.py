@@ -27,6 +27,7 @@ QUEUED_KEY = f"{KEY_PREFIX}index:drain-queued"  # present while a drain is on it
 # A drain that was published and lost is published again by the next mark after this.
 _QUEUED_TTL = timedelta(seconds=10)
 LATE_AFTER_S = 300.0
+_MARKED_AT_ONCE = 1000
 
 _NOW = "local t = redis.call('TIME'); local now = t[1] + t[2] / 1000000 "
 
@@ -107,11 +108,14 @@ async def mark_dirty(broker: Redis, ids: Sequence[UUID]) -> bool:
     if not ids:
         return False
     milliseconds = int(_QUEUED_TTL / timedelta(milliseconds=1))
-    with translating_errors():
-        queued = await broker.eval(
-            _MARK, 2, DIRTY_KEY, QUEUED_KEY, milliseconds, *(str(file_id) for file_id in ids)
-        )
-    return bool(queued)
+    is_to_queue = False
+    # Redis does nothing else while it marks, and takes about a million arguments at most.
+    for start in range(0, len(ids), _MARKED_AT_ONCE):
+        some = (str(file_id) for file_id in ids[start : start + _MARKED_AT_ONCE])
+        with translating_errors():
+            queued = await broker.eval(_MARK, 2, DIRTY_KEY, QUEUED_KEY, milliseconds, *some)
+        is_to_queue = is_to_queue or bool(queued)
+    return is_to_queue
 
 
 async def claim_dirty(broker: Redis, *, limit: int, lease: timedelta) -> DirtyClaim:

@@ -109,6 +109,11 @@ class Filters:
         """Whether nothing but owner and viewer narrows: narrow tables can answer alone."""
         return not self.properties()
 
+    @property
+    def hides_nothing(self) -> bool:
+        """Whether the viewer sees every file of the owner, or of the library where none is set."""
+        return self.everything or (self.owner_id is not None and self.owner_id == self.viewer_id)
+
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return all SQL conditions on `SearchDocument`, with bound parameters."""
         return [
@@ -121,7 +126,7 @@ class Filters:
         conditions: list[ColumnElement[bool]] = []
         if self.owner_id is not None:
             conditions.append(owner_id == self.owner_id)
-        if self.everything or (self.owner_id is not None and self.owner_id == self.viewer_id):
+        if self.hides_nothing:
             return conditions
         public = in_public_collection(file_id)
         if self.owner_id is not None:

@@ -81,5 +81,9 @@ async def fold_vectors(
         folded += moved
         progress(folded)
     async with connections.postgres.session() as session:
-        waiting = await session.scalar(_WAITING)
-    return FoldReport(folded, waiting or 0)
+        return FoldReport(folded, await count_fresh(session))
+
+
+async def count_fresh(session: AsyncSession) -> int:
+    """Return how many vectors are not in the approximate index yet."""
+    return int(await session.scalar(_WAITING) or 0)

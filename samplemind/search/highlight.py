@@ -68,23 +68,31 @@ class Highlighter:
         matching: set[str] = set()
         for configuration in configurations:
             known = await self._known(session, configuration, words)
-            matching |= {
-                word for word in words if not wanted.isdisjoint(known[configuration, word])
-            }
+            matching |= {word for word, found in known.items() if not wanted.isdisjoint(found)}
         return [_highlighted(name, matching) for name in names]
 
     async def _known(
         self, session: AsyncSession, configuration: str, words: Collection[str]
-    ) -> dict[tuple[str, str], frozenset[str]]:
-        new = sorted(word for word in words if (configuration, word) not in self._lexemes)
-        if new:
-            if len(self._lexemes) + len(new) > _KNOWN_WORDS:
-                self._lexemes = {}
-                new = sorted(words)
-            parameters = {"words": new, "configuration": configuration}
-            for word, lexemes in await session.execute(_LEXEMES, parameters):
-                self._lexemes[configuration, word] = frozenset(lexemes)
-        return self._lexemes
+    ) -> dict[str, frozenset[str]]:
+        """Return the lexemes of each word.
+
+        What is kept may be dropped by another call while this one waits, so nothing that is
+        returned is looked up after that.
+        """
+        kept = self._lexemes
+        known = {word: kept[configuration, word] for word in words if (configuration, word) in kept}
+        new = sorted(word for word in words if word not in known)
+        if not new:
+            return known
+        parameters = {"words": new, "configuration": configuration}
+        found = {
+            word: frozenset(lexemes)
+            for word, lexemes in await session.execute(_LEXEMES, parameters)
+        }
+        if len(self._lexemes) + len(found) > _KNOWN_WORDS:
+            self._lexemes = {}
+        self._lexemes.update({(configuration, word): each for word, each in found.items()})
+        return {**known, **found}
 
 
 @lru_cache(maxsize=8192)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +18,8 @@ from samplemind.maintenance.vacuum import UpkeepReport, vacuum_tables
 from samplemind.search.configuration import index_configuration
 from samplemind.search.dirty import IndexLag, index_lag
 from samplemind.search.generations import TABLES
+from samplemind.search.rebuild import discard_abandoned
+from samplemind.search.recall import calibrate, chosen_ef_search
 from samplemind.search.statistics import Progress, Vocabulary, refresh_vocabulary
 from samplemind.search.usage import forget_unused
 
@@ -57,7 +60,6 @@ SELECT (SELECT count(*) FROM search_documents) AS files,
         WHERE finished_at IS NULL AND failed_at IS NULL) AS rebuild_files,
        (SELECT max(finished_at) FROM search_rebuilds) AS rebuilt_at
 """)
-_FRESH = text("SELECT count(*) FROM search_vectors_fresh")
 _RECALL = text("""
 SELECT ef_search, recall, milliseconds, measured_at, queries, vectors
 FROM search_recall ORDER BY ef_search
@@ -185,9 +187,24 @@ async def search_totals(session: AsyncSession) -> SearchTotals | None:
     return SearchTotals(calls, seconds)
 
 
-async def count_fresh(session: AsyncSession) -> int:
-    """Return how many vectors are not in the approximate index yet."""
-    return int(await session.scalar(_FRESH) or 0)
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """What a round of upkeep did.
+
+    Attributes:
+        discarded_rebuild: whether there was what a dead rebuild had left.
+        upkeep: of the tables.
+        ef_search: what searches by sound use from now on, by the recall that was measured.
+    """
+
+    discarded_rebuild: bool
+    upkeep: UpkeepReport
+    ef_search: int
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is recorded of the run."""
+        own = {"discarded_rebuild": self.discarded_rebuild, "ef_search": self.ef_search}
+        return {**self.upkeep.figures(), **own}
 
 
 class SearchOptimizer:
@@ -231,6 +248,26 @@ class SearchOptimizer:
         async with self._connections.postgres.session() as session:
             await forget_unused(session, older_than=_USAGE_KEPT)
         return await vacuum_tables(self._connections.settings, SEARCH_TABLES)
+
+    async def optimize(self, progress: Progress = lambda _done, _total: None) -> Optimized:
+        """Clear what a dead rebuild has left, tidy the tables, and measure recall anew.
+
+        Args:
+            progress: told how far the measurement is, which takes most of the time.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL did not answer; running it again does no harm.
+        """
+        discarded = await discard_abandoned(self._connections)
+        upkeep = await self.vacuum_tables()
+        target = self._connections.settings.search.recall_target
+
+        async def measure(session: AsyncSession) -> int:
+            await calibrate(session, progress=progress)
+            return await chosen_ef_search(session, target)
+
+        ef_search = await self._connections.postgres.run(measure, idempotent=True)
+        return Optimized(discarded, upkeep, ef_search)
 
     async def get_search_stats(self) -> SearchStats:
         """Return sizes, freshness, dead rows, pending lists, recall, cache hits, slow queries.

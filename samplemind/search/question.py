@@ -93,7 +93,7 @@ class Searches:
     def __init__(self, settings: SearchSettings | None = None) -> None:
         self.full_text = FullTextSearch(settings)
         self.vector = VectorSearch(settings)
-        self.hybrid = HybridSearch(settings)
+        self.hybrid = HybridSearch(full_text=self.full_text, vector=self.vector)
 
     async def answer(self, session: AsyncSession, asked: Question) -> Answer:
         """Ask the search that the question is for.

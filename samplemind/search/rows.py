@@ -191,11 +191,6 @@ def _joined(blocks: Mapping[str, bytes]) -> bytes | None:
     return b"".join(blocks[name] for name in BLOCK_SIZES)
 
 
-def _path_words(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    return f"{_split_often(folder)} {split_words(name)}".strip()
-
-
 def _spoken(file: AudioFile) -> list[str]:
     # What people type beside names: "128 bpm", "F# minor", "loop".
     words = [file.kind.replace("_", " ")] if file.kind else []

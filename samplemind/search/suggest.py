@@ -2,8 +2,7 @@
 
 A prefix of up to five letters has its words ready in a table; longer ones are few enough to be read
 from the vocabulary. Where too few of these may be told of one person's files, that person's own
-words follow. Names are the best in quality of the first that begin so and may be told, and of that
-person's own.
+words follow. Names are the best in quality of the first that begin so.
 
 Invariant: work is bounded whatever is typed, and nobody is told of a file that they may not see.
 """
@@ -15,28 +14,26 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    CTE,
     ColumnElement,
-    ScalarSelect,
     Select,
-    SelectBase,
     cast,
     collate,
     func,
     literal_column,
     select,
     text,
+    union,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from samplemind.errors import InvalidInputError
+from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.search_document import SearchDocument
-from samplemind.search.filters import Filters
+from samplemind.search.filters import Filters, in_public_collection
 from samplemind.search.languages import TextConfiguration
-from samplemind.search.query_limits import LIMITING, note_limits
+from samplemind.search.query_limits import LIMITING, limit_queries, note_limits
 from samplemind.search.text import split_words
 from samplemind.search.vocabulary import CountedWord, fold, visible_words
 from samplemind.settings import SearchSettings
@@ -44,20 +41,13 @@ from samplemind.settings import SearchSettings
 MAX_SUGGESTIONS = 50
 MAX_PREFIX_LENGTH = 100
 _LETTERS = 5  # of the prefixes that have a row
-_OWN_FILES = 1000  # whose words and names are read where the library's first ones may be too few
-_NAMES_COMPARED = 100
-_NAMES_PASSED = 2000  # before so many are found that may be told
+_OWN_FILES = 1000  # whose words are read where the vocabulary's first ones are too few
+_OWN_ASKED_ABOUT = 5000  # whether they are in a public collection
+_NAMES_LOOKED_AT = 100
+_NAMES_ASKED_ABOUT = 500  # whether they are in a public collection
 _LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
 _LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
 NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
-
-_TOLD_BY = (
-    SearchDocument.file_id,
-    SearchDocument.owner_id,
-    SearchDocument.title,
-    SearchDocument.wording,
-    SearchDocument.quality,
-)
 
 # With a row for the limits even where no word is found.
 _BY_PREFIX = text(f"""
@@ -144,6 +134,10 @@ async def suggest(
 async def _words(
     session: AsyncSession, prefix: str, filters: Filters, settings: SearchSettings, limit: int
 ) -> list[CountedWord]:
+    if filters.owner_id is not None and not filters.hides_nothing:
+        # Of a word of the vocabulary, each of the owner's files that has it would be asked about.
+        await limit_queries(session, timeout_ms=settings.statement_timeout_ms)
+        return await _own_words(session, prefix, filters, limit)
     is_ready = len(prefix) <= _LETTERS and limit <= 10
     words = await _known_words(session, prefix, filters, settings, None if is_ready else limit)
     if len(words) >= limit or _whose(filters) is None:
@@ -155,8 +149,8 @@ async def _words(
         for word in await _known_words(session, prefix, filters, settings, limit):
             found.setdefault(word.text, word)
     if len(found) < limit:
-        for text_, documents in await session.execute(_own_words(prefix, filters, limit)):
-            found.setdefault(text_, CountedWord(text_, documents, 0))
+        for word in await _own_words(session, prefix, filters, limit):
+            found.setdefault(word.text, word)
     return list(found.values())[:limit]
 
 
@@ -194,27 +188,26 @@ def _whose(filters: Filters) -> UUID | None:
     return filters.owner_id or filters.viewer_id
 
 
-def _own_files(filters: Filters) -> CTE:
-    """Return the query for an owner's, or else the viewer's, first files, if they may be told."""
-    first = (
-        select(*_TOLD_BY)
-        .where(SearchDocument.owner_id == _whose(filters))
+async def _own_words(
+    session: AsyncSession, prefix: str, filters: Filters, limit: int
+) -> list[CountedWord]:
+    """Return the words of an owner's, or else the viewer's, first files."""
+    rows = await session.execute(_own_words_statement(prefix, filters, limit))
+    return [CountedWord(word, files, 0) for word, files in rows]
+
+
+def _own_words_statement(prefix: str, filters: Filters, limit: int) -> Select[Any]:
+    files = (
+        _own_files(filters)
         .limit(_OWN_FILES)
-        .subquery()
-    )
-    return (
-        select(first)
-        .where(*filters.visible(first.c.owner_id, first.c.file_id))
         .cte("files")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-
-
-def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
-    files = _own_files(filters)
     configuration = cast(TextConfiguration.SIMPLE.value, REGCONFIG)
     lexemes = func.unnest(func.tsvector_to_array(func.to_tsvector(configuration, files.c.wording)))
-    words = select(lexemes.label("word")).subquery("words")
+    # Few of the files have the letters at all, and to make their words is most of the work.
+    letters = func.strpos(func.unaccent(func.lower(files.c.wording)), prefix)
+    words = select(lexemes.label("word")).where(letters > 0).subquery("words")
     return (
         select(words.c.word, func.count())
         .where(words.c.word.startswith(prefix, autoescape=True), words.c.word.op("!~")("^[0-9]+$"))
@@ -224,6 +217,28 @@ def _own_words(prefix: str, filters: Filters, limit: int) -> Select[Any]:
     )
 
 
+def _own_files(filters: Filters) -> Select[Any]:
+    """Return the query for (file_id, wording) of an owner's, or else the viewer's, files."""
+    columns: list[Any] = [SearchDocument.file_id, SearchDocument.wording]
+    own = select(*columns).where(SearchDocument.owner_id == _whose(filters))
+    if filters.owner_id is None or filters.hides_nothing:
+        return own
+    # Hardly any of them may be public, so these are looked for in the owner's own collections too.
+    first = own.limit(_OWN_ASKED_ABOUT).subquery()
+    collected = (
+        select(AudioCollectionItem.audio_file_id)
+        .join(AudioCollection, AudioCollection.id == AudioCollectionItem.collection_id)
+        .where(AudioCollection.owner_id == filters.owner_id, AudioCollection.is_public)
+        .limit(_OWN_ASKED_ABOUT)
+        .subquery()
+    )
+    both = union(
+        select(first).where(in_public_collection(first.c.file_id)),
+        own.join(collected, collected.c.audio_file_id == SearchDocument.file_id),
+    )
+    return select(both.subquery())
+
+
 async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int) -> Sequence[str]:
     if len(typed) < _LEAST_OF_A_NAME:
         return ()
@@ -231,51 +246,52 @@ async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int
 
 
 def _names_statement(typed: str, filters: Filters, limit: int) -> Select[Any]:
-    passed = _first_names(typed, filters)
-    told = (
-        select(passed.c.title, passed.c.quality)
-        .where(*filters.visible(passed.c.owner_id, passed.c.file_id))
-        .limit(_NAMES_COMPARED)
-        .cte("told")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
-    )
-    names: SelectBase = select(told)
-    if _whose(filters) is not None:
-        own = _own_files(filters)
-        name = _name(own.c.wording)
-        # One person's few may lie behind very many of others.
-        of_own = select(own.c.title, own.c.quality).where(
-            _count(told) < _NAMES_COMPARED,
-            _count(passed) >= _NAMES_PASSED,
-            name >= typed,
-            name < _after(typed),
-        )
-        names = union_all(names, of_own)
-    first = names.subquery()
+    """Return the query for the names; each of its parts reads a bounded number of them.
+
+    To walk past the names that somebody may not see would be to read a popular beginning whole.
+    """
+    first = union_all(*_first_names(typed, filters)).subquery()
     best = func.max(first.c.quality)
-    return select(first.c.title).group_by(first.c.title).order_by(best.desc()).limit(limit)
+    named = select(first.c.title).group_by(first.c.title)
+    return named.order_by(best.desc(), first.c.title).limit(limit)
 
 
-def _count(rows: CTE) -> ScalarSelect[int]:
-    return select(func.count()).select_from(rows).scalar_subquery()
+def _first_names(typed: str, filters: Filters) -> list[Select[Any]]:
+    owner_id, viewer_id = filters.owner_id, filters.viewer_id
+    if owner_id is not None:
+        if filters.hides_nothing:
+            return [_begun(typed, SearchDocument.owner_id == owner_id)]
+        return [_published(typed, SearchDocument.owner_id == owner_id)]
+    if filters.everything:
+        return [_begun(typed)]
+    own = [_begun(typed, SearchDocument.owner_id == viewer_id)] if viewer_id is not None else []
+    return [_begun(typed, SearchDocument.owner_id.is_(None)), *own, _published(typed)]
 
 
-def _first_names(typed: str, filters: Filters) -> CTE:
-    """Return the query for the files, whoever's they are, in the order of the index."""
-    name = _name(SearchDocument.wording)
-    return (
-        select(*_TOLD_BY)
-        .where(name >= typed, name < _after(typed))
-        .order_by(name)
-        .limit(_NAMES_COMPARED if _sees_all(filters) else _NAMES_PASSED)
-        .cte("passed")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
+def _begun(typed: str, *whose: ColumnElement[bool], at_most: int | None = None) -> Select[Any]:
+    """Return the query for the first names that begin so, in their own order."""
+    name = name_expression()
+    # As its index has them, which orders one owner's names by the owner, too.
+    order = (SearchDocument.owner_id, name) if whose else (name,)
+    found = (
+        select(SearchDocument.file_id, SearchDocument.title, SearchDocument.quality)
+        .where(*whose, name >= typed, name < _after(typed))
+        .order_by(*order)
+        .limit(at_most or _NAMES_LOOKED_AT)
+        .subquery()
     )
+    return select(found)
 
 
-def _name(wording: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
+def _published(typed: str, *whose: ColumnElement[bool]) -> Select[Any]:
+    """Return the query for those of the first names that are in a public collection."""
+    first = _begun(typed, *whose, at_most=_NAMES_ASKED_ABOUT).subquery()
+    return select(first).where(in_public_collection(first.c.file_id)).limit(_NAMES_LOOKED_AT)
+
+
+def name_expression() -> ColumnElement[str]:
     """Return a file's name as it is completed: the start of its wording, in small letters."""
-    start = func.left(wording, literal_column(str(NAME_LENGTH)))
+    start = func.left(SearchDocument.wording, literal_column(str(NAME_LENGTH)))
     return collate(func.lower(start), "C")
 
 

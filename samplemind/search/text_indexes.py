@@ -20,6 +20,9 @@ TEXT_INDEXES: dict[str, str] = {
     "ix_search_texts_owner_id_words": "search_texts USING gin (owner_id, words)",
     "ix_search_texts_quality": "search_texts (quality, file_id)",
     "ix_search_documents_name": ('search_documents (lower(left(wording, 60)) COLLATE "C")'),
+    "ix_search_documents_owner_id_name": (
+        'search_documents (owner_id, lower(left(wording, 60)) COLLATE "C")'
+    ),
     "ix_search_words_word_trgm": "search_words USING gin (word gin_trgm_ops)",
     "ix_search_words_word_prefix": (
         "search_words (word text_pattern_ops) INCLUDE (documents, shared)"

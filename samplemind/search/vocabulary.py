@@ -9,14 +9,18 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, cast, exists, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG
+from sqlalchemy import CTE, ColumnElement, Text, cast, exists, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, REGCONFIG, TSQUERY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
+from samplemind.models.search_document import SearchDocument
 from samplemind.models.search_text import SearchText
 from samplemind.search.filters import Filters
+
+_FIRST_TEXTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +69,50 @@ async def visible_words(
 
 def _seen(words: Sequence[str], filters: Filters, configuration: str) -> Any:
     texts = cast(literal(list(words), ARRAY(Text)), ARRAY(Text))
-    asked = func.unnest(texts).table_valued("word").render_derived("asked")
-    query = func.plainto_tsquery(cast(configuration, REGCONFIG), asked.c.word)
-    return select(asked.c.word).where(or_(*_reasons(SearchText.words.op("@@")(query), filters)))
+    word = func.unnest(texts).table_valued("word").render_derived("given").c.word
+    query = func.plainto_tsquery(cast(configuration, REGCONFIG), word, type_=TSQUERY())
+    # Materialized, so that each query is made once and not for every file that it is held against.
+    asked = (
+        select(word, query.label("query"))
+        .cte("asked")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    return select(asked.c.word).where(or_(*_reasons(asked.c.query, filters)))
 
 
-def _reasons(matches: Any, filters: Filters) -> list[ColumnElement[bool]]:
+def _reasons(query: Any, filters: Filters) -> list[ColumnElement[bool]]:
     # Each by itself, for which there is an index: one's own files, those in public collections.
     # The library's own files are counted in the vocabulary.
-    if filters.owner_id is not None:
-        visible = filters.visible(SearchText.owner_id, SearchText.file_id)
-        return [exists().where(matches, *visible)]
+    matches = SearchText.words.op("@@")(query)
     public = (
         exists()
         .where(AudioCollection.is_public)
         .where(AudioCollectionItem.collection_id == AudioCollection.id)
         .where(SearchText.file_id == AudioCollectionItem.audio_file_id, matches)
     )
+    if filters.owner_id is not None:
+        if not filters.hides_nothing:
+            return [public.where(SearchText.owner_id == filters.owner_id)]
+        first = _first_texts(filters.owner_id)
+        return [
+            exists().where(first.c.words.op("@@")(query)),
+            exists().where(SearchText.owner_id == filters.owner_id, matches),
+        ]
     if filters.viewer_id is None:
         return [public]
     return [exists().where(SearchText.owner_id == filters.viewer_id, matches), public]
+
+
+def _first_texts(owner_id: UUID) -> CTE:
+    """Return some of the owner's files, which have most of the words that many files have.
+
+    Of such a word and of somebody who has many files, the index reads every file of either.
+    """
+    return (
+        select(SearchText.words)
+        .join(SearchDocument, SearchDocument.file_id == SearchText.file_id)
+        .where(SearchDocument.owner_id == owner_id)
+        .limit(_FIRST_TEXTS)
+        .cte("first")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )

@@ -29,6 +29,7 @@ from samplemind.jobs.state import DELAYED, DELAYED_MESSAGES
 from samplemind.jobs.wire import Queue, queue_for
 from samplemind.search import bulk
 from samplemind.search.optimizer import SEARCH_TABLES
+from samplemind.search.recall import LADDER
 from samplemind.settings import Settings, get_settings
 from schedules.beat import BEAT_SCHEDULE
 from tests.library import add_file, delete_file, unit_vector
@@ -168,7 +169,10 @@ def test_the_jobs_of_the_index_do_their_work_and_again_nothing(
     assert jobs(ReindexOwner())["seen"] == 3
     assert jobs(RebuildIndex())["files"] == 3
     assert jobs(RebuildIndex())["files"] == 3
-    jobs(OptimizeSearch())
+    optimized = jobs(OptimizeSearch())
+    assert optimized["discarded_rebuild"] is False
+    assert optimized["ef_search"] in LADDER
+    assert optimized["done"] == [f"VACUUM (ANALYZE) {table}" for table in SEARCH_TABLES]
     assert count(migrated, "search_vectors") == 3
 
     async def delete(_: Connections) -> None:

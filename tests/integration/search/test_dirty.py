@@ -2,8 +2,11 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import pytest
+
 from samplemind.connections.resources import Connections
 from samplemind.errors import PermanentError
+from samplemind.search import dirty
 from samplemind.search.dirty import (
     CLAIMED_KEY,
     DIRTY_KEY,
@@ -29,6 +32,19 @@ async def test_only_the_first_mark_queues_a_drain(connections: Connections) -> N
 
     await claim_dirty(connections.broker, limit=10, lease=LEASE)
     assert await mark_dirty(connections.broker, fresh_ids(1))
+
+
+async def test_many_ids_are_marked_in_parts_and_queue_one_drain(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dirty, "_MARKED_AT_ONCE", 10)
+    ids = fresh_ids(25)
+    assert await mark_dirty(connections.broker, ids)
+    assert not await mark_dirty(connections.broker, ids)
+
+    claim = await claim_dirty(connections.broker, limit=100, lease=LEASE)
+
+    assert sorted(claim.ids) == sorted(ids)
 
 
 async def test_an_id_marked_many_times_is_claimed_once(connections: Connections) -> None:

@@ -106,28 +106,31 @@ async def test_an_owner_is_told_rare_words_that_no_prefix_has_ready(
         assert "korzu" not in await told(session, "korz", stranger)
 
 
-async def test_ones_own_names_are_completed_however_many_of_others_begin_so(
-    session: AsyncSession,
-    connections: Connections,
-    owner: UUID,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_of_somebody_elses_files_the_words_of_public_ones_are_told(
+    session: AsyncSession, connections: Connections, owner: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suggest, "_NAMES_PASSED", 3)
-    await index_names(connections, *(f"marimba_a{n}" for n in range(3)))
-    await index_names(connections, "marimba_z", owner_id=owner)
+    ids = await index_names(connections, "Kórza_1", "korzu_2", "korze_3", owner_id=owner)
+    await index_names(connections, "korzi_4")
+    other = User(email="other@example.org")
+    session.add(other)
+    await session.flush()
+    for whose, file_id in ((owner, ids[0]), (other.id, ids[1])):
+        collection = AudioCollection(owner_id=whose, name="shared", is_public=True)
+        session.add(collection)
+        await session.flush()
+        session.add(
+            AudioCollectionItem(collection_id=collection.id, audio_file_id=file_id, position=0)
+        )
+        await session.flush()
 
-    async def names(filters: Filters) -> set[str]:
-        found = await SEARCH.autocomplete(session, "marimba", filters=filters)
-        return {one.text for one in found if one.kind == "name"}
-
-    first = {"marimba a0", "marimba a1", "marimba a2"}
-    assert await names(EVERYTHING) == {*first, "marimba z"}
-    assert await names(Filters(viewer_id=owner)) == {*first, "marimba z"}
-    assert await names(Filters(viewer_id=owner, owner_id=owner)) == {"marimba z"}
-    assert await names(Filters(viewer_id=uuid4())) == first
-    # Of others' names no more are passed over, so that the work is bounded.
-    await index_names(connections, *(f"marimba_{n}" for n in range(3)), owner_id=owner)
-    assert await names(STRANGER) == set()
+    for prefix in ("kor", "korz"):
+        for viewer in (None, other.id):
+            of_owner = Filters(owner_id=owner, viewer_id=viewer)
+            assert (await told(session, prefix, of_owner)).keys() == {"korza", "korzu"}
+    # Of many files few are asked about, beside those in the owner's own collections.
+    monkeypatch.setattr(suggest, "_OWN_ASKED_ABOUT", 1)
+    await session.execute(text("DELETE FROM search_documents WHERE file_id = :id"), {"id": ids[1]})
+    assert (await told(session, "korz", Filters(owner_id=owner))).keys() == {"korza"}
 
 
 async def test_a_private_word_spares_nobody_a_correction(

@@ -9,7 +9,8 @@ from samplemind.batches.standing import batches_standing
 from samplemind.connections.mongo import Fields, connect_mongo
 from samplemind.connections.resources import Connections
 from samplemind.search.dirty import index_lag
-from samplemind.search.optimizer import count_fresh, search_totals
+from samplemind.search.fold import count_fresh
+from samplemind.search.optimizer import search_totals
 from worker.metrics import catalogue
 from worker.metrics.page import Page
 
