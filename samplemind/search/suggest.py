@@ -2,28 +2,23 @@
 
 A prefix of up to five letters has its words ready in a table; longer ones are few enough to be read
 from the vocabulary. Where too few of these may be told of one person's files, that person's own
-words follow. Names are the best in quality of the first that begin so.
+words follow.
 
 Invariant: work is bounded whatever is typed, and nobody is told of a file that they may not see.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ColumnElement,
     Select,
     cast,
-    collate,
     func,
-    literal_column,
     select,
     text,
     union,
-    union_all,
 )
 from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -33,6 +28,7 @@ from samplemind.models.audio_collection import AudioCollection, AudioCollectionI
 from samplemind.models.search_document import SearchDocument
 from samplemind.search.filters import Filters, in_public_collection
 from samplemind.search.languages import TextConfiguration
+from samplemind.search.names import end_of, find_names
 from samplemind.search.query_limits import LIMITING, limit_queries, note_limits
 from samplemind.search.text import split_words
 from samplemind.search.vocabulary import CountedWord, fold, visible_words
@@ -43,11 +39,7 @@ MAX_PREFIX_LENGTH = 100
 _LETTERS = 5  # of the prefixes that have a row
 _OWN_FILES = 1000  # whose words are read where the vocabulary's first ones are too few
 _OWN_ASKED_ABOUT = 5000  # whether they are in a public collection
-_NAMES_LOOKED_AT = 100
-_NAMES_ASKED_ABOUT = 500  # whether they are in a public collection
 _LOOKED_AT = 5  # times as many words as are wanted, where some may not be told
-_LEAST_OF_A_NAME = 3  # characters; fewer begin too many names
-NAME_LENGTH = 60  # characters of the wording that are indexed; see `text_indexes`
 
 # With a row for the limits even where no word is found.
 _BY_PREFIX = text(f"""
@@ -116,7 +108,7 @@ async def suggest(
         raise InvalidInputError(message)
     before, _, last = typed.rpartition(" ")
     words = await _words(session, last, filters, settings, limit)
-    names = await _names(session, typed, filters, limit)
+    names = await find_names(session, typed, filters, limit)
     suggestions = [
         Suggestion(f"{before} {word.text}".strip(), SuggestionKind.WORD, word.told_to(filters))
         for word in words
@@ -168,7 +160,7 @@ async def _known_words(
         # Some of them are not told to everybody.
         looked_at = limit if _sees_all(filters) else _LOOKED_AT * limit
         parameters |= {
-            "after": _after(prefix),
+            "after": end_of(prefix),
             "everything": filters.everything,
             "limit": looked_at,
         }
@@ -237,70 +229,3 @@ def _own_files(filters: Filters) -> Select[Any]:
         own.join(collected, collected.c.audio_file_id == SearchDocument.file_id),
     )
     return select(both.subquery())
-
-
-async def _names(session: AsyncSession, typed: str, filters: Filters, limit: int) -> Sequence[str]:
-    if len(typed) < _LEAST_OF_A_NAME:
-        return ()
-    return list(await session.scalars(_names_statement(typed[:NAME_LENGTH], filters, limit)))
-
-
-def _names_statement(typed: str, filters: Filters, limit: int) -> Select[Any]:
-    """Return the query for the names; each of its parts reads a bounded number of them.
-
-    To walk past the names that somebody may not see would be to read a popular beginning whole.
-    """
-    first = union_all(*_first_names(typed, filters)).subquery()
-    best = func.max(first.c.quality)
-    named = select(first.c.title).group_by(first.c.title)
-    return named.order_by(best.desc(), first.c.title).limit(limit)
-
-
-def _first_names(typed: str, filters: Filters) -> list[Select[Any]]:
-    owner_id, viewer_id = filters.owner_id, filters.viewer_id
-    if owner_id is not None:
-        if filters.hides_nothing:
-            return [_begun(typed, SearchDocument.owner_id == owner_id)]
-        return [_published(typed, SearchDocument.owner_id == owner_id)]
-    if filters.everything:
-        return [_begun(typed)]
-    own = [_begun(typed, SearchDocument.owner_id == viewer_id)] if viewer_id is not None else []
-    return [_begun(typed, SearchDocument.owner_id.is_(None)), *own, _published(typed)]
-
-
-def _begun(typed: str, *whose: ColumnElement[bool], at_most: int | None = None) -> Select[Any]:
-    """Return the query for the first names that begin so, in their own order."""
-    name = name_expression()
-    # As its index has them, which orders one owner's names by the owner, too.
-    order = (SearchDocument.owner_id, name) if whose else (name,)
-    found = (
-        select(SearchDocument.file_id, SearchDocument.title, SearchDocument.quality)
-        .where(*whose, name >= typed, name < _after(typed))
-        .order_by(*order)
-        .limit(at_most or _NAMES_LOOKED_AT)
-        .subquery()
-    )
-    return select(found)
-
-
-def _published(typed: str, *whose: ColumnElement[bool]) -> Select[Any]:
-    """Return the query for those of the first names that are in a public collection."""
-    first = _begun(typed, *whose, at_most=_NAMES_ASKED_ABOUT).subquery()
-    return select(first).where(in_public_collection(first.c.file_id)).limit(_NAMES_LOOKED_AT)
-
-
-def name_expression() -> ColumnElement[str]:
-    """Return a file's name as it is completed: the start of its wording, in small letters."""
-    start = func.left(SearchDocument.wording, literal_column(str(NAME_LENGTH)))
-    return collate(func.lower(start), "C")
-
-
-def _after(prefix: str) -> str:
-    # The least text, in order of code points, that does not begin with the prefix.
-    for i in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[i]) + 1
-        if code == 0xD800:
-            code = 0xE000
-        if code <= 0x10FFFF:
-            return prefix[:i] + chr(code)
-    return chr(0x10FFFF)

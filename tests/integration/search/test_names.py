@@ -12,10 +12,10 @@ from samplemind.connections.resources import Connections
 from samplemind.models.audio_collection import AudioCollection, AudioCollectionItem
 from samplemind.models.search_document import SearchDocument
 from samplemind.models.user import User
-from samplemind.search import suggest
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
 from samplemind.search.indexer import index_files
+from samplemind.search.names import kept_statement, names_statement
 from tests.library import add_file
 
 SEARCH = FullTextSearch()
@@ -50,6 +50,16 @@ async def names(session: AsyncSession, prefix: str, filters: Filters) -> set[str
     return {one.text for one in found if one.kind == "name"}
 
 
+@pytest.fixture
+def few_looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Five names of each owner are looked at, and eight for being public."""
+    kept_statement.cache_clear()
+    monkeypatch.setattr("samplemind.search.names._LOOKED_AT", 5)
+    monkeypatch.setattr("samplemind.search.names._ASKED_ABOUT", 8)
+    yield
+    kept_statement.cache_clear()
+
+
 async def test_names_are_told_to_those_who_may_see_their_files(
     session: AsyncSession, connections: Connections
 ) -> None:
@@ -71,10 +81,8 @@ async def test_names_are_told_to_those_who_may_see_their_files(
 
 
 async def test_many_private_names_hide_none_that_may_be_told(
-    session: AsyncSession, connections: Connections, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, connections: Connections, few_looked_at: None
 ) -> None:
-    monkeypatch.setattr(suggest, "_NAMES_LOOKED_AT", 5)
-    monkeypatch.setattr(suggest, "_NAMES_ASKED_ABOUT", 5)
     many, one = await add_user(session), await add_user(session)
     await add_names(connections, *(f"Kick Alpha {n}" for n in range(10)), owner_id=many)
     await add_names(connections, "Kick Zulu")
@@ -87,10 +95,8 @@ async def test_many_private_names_hide_none_that_may_be_told(
 
 
 async def test_no_more_names_are_read_than_are_looked_at_whoever_has_the_others(
-    session: AsyncSession, connections: Connections, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, connections: Connections, few_looked_at: None
 ) -> None:
-    monkeypatch.setattr(suggest, "_NAMES_LOOKED_AT", 5)
-    monkeypatch.setattr(suggest, "_NAMES_ASKED_ABOUT", 8)
     others, nobody = await add_user(session), uuid4()
     # Enough for the planner to prefer the index, as it does in any library.
     ids = await add_names(connections, "Kick 1", owner_id=others)
@@ -103,16 +109,18 @@ async def test_no_more_names_are_read_than_are_looked_at_whoever_has_the_others(
         Filters(everything=True, owner_id=others),
         Filters(everything=True),
     ):
-        statement = suggest._names_statement("kick", filters, 10)
-        assert most_rows(await plan_of(session, statement)) <= 8 + 5
+        statement, parameters = names_statement("kick", filters, 10)
+        assert most_rows(await plan_of(session, statement, parameters)) <= 8 + 5
 
 
-async def plan_of(session: AsyncSession, statement: Select[Any]) -> Mapping[str, Any]:
+async def plan_of(
+    session: AsyncSession, statement: Select[Any], parameters: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Run the statement, and return its plan with what it read."""
     connection = await session.connection()
     compiled = statement.compile(dialect=connection.dialect)
     explained = await connection.exec_driver_sql(
-        f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", compiled.params
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}", {**compiled.params, **parameters}
     )
     plan: Mapping[str, Any] = explained.scalar_one()[0]["Plan"]
     return plan
