@@ -8,12 +8,14 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from samplemind.connections.resources import Connections
 from samplemind.documents.analysis_result import (
     AnalysisResult,
     AnalysisType,
     analysis_result_id,
 )
 from samplemind.documents.audio_file import AudioFile, FileStatus, audio_file_id
+from samplemind.search.indexer import index_files
 
 CONTENT_HASH = "0" * 64
 EMBEDDING_VERSION = "test-1"
@@ -89,3 +91,13 @@ async def delete_file(file: AudioFile) -> None:
     """Take the file and its analyses out of the library."""
     await AnalysisResult.find(AnalysisResult.audio_file_id == file.id).delete()
     await file.delete()
+
+
+async def index_names(
+    connections: Connections, *names: str, owner_id: UUID | None = None
+) -> list[UUID]:
+    """Index files of these names; return their ids."""
+    await connections.documents()
+    files = [await add_file(f"/{name}.wav", owner_id=owner_id) for name in names]
+    await index_files(connections, [file.id for file in files])
+    return [file.id for file in files]

@@ -269,11 +269,7 @@ class DatabaseBackup:
                     catalog, backup.local_copy, policy, grace, dry_run=dry_run, check=check
                 )
             pruned = prune(catalog, policy, grace, dry_run=dry_run, check=check)
-            kept = [
-                entry
-                for entry in catalog.entries()
-                if entry.id not in pruned.plan.delete or entry.id in pruned.kept_back
-            ]
+            kept = [entry for entry in catalog.entries() if entry.id not in pruned.deleted]
             removed = prune_wal(
                 kept, destination.store, self._window_start(catalog), dry_run=dry_run
             )

@@ -265,7 +265,8 @@ class ComputedCache:
         if not isinstance(content, list) or len(content) != len(_Entry._fields):
             return None
         value, fresh_until, gone_at, took_s, versions = content
-        if not all(isinstance(number, float) for number in (fresh_until, gone_at, took_s)):
+        is_timed = all(isinstance(number, float) for number in (fresh_until, gone_at, took_s))
+        if not is_timed or not isinstance(versions, list | tuple):
             return None
         return _Entry(value, fresh_until, gone_at, took_s, tuple(versions))
 

@@ -13,7 +13,6 @@ from samplemind.backup.catalog import Catalog, CatalogEntry, HistoryEvent
 from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind
-from samplemind.backup.pruning import Pruned
 from samplemind.backup.rotation import rotate_keys
 from samplemind.backup.verdicts import actor
 from samplemind.cli.backup_run import create, drill, pitr, restore, verify
@@ -111,7 +110,7 @@ def prune(dry_run: bool, as_json: bool) -> None:
     """
     done = DatabaseBackup(settings=load_settings()).cleanup_old_backups(dry_run=dry_run)
     pruned = done.pruned
-    going = _going(pruned)
+    going = pruned.deleted
     if as_json:
         print_json(
             {
@@ -123,7 +122,7 @@ def prune(dry_run: bool, as_json: bool) -> None:
                 "leftovers": [leftover.id for leftover in pruned.leftovers],
                 "aborted_uploads": pruned.aborted_uploads,
                 "wal_segments": done.wal_segments,
-                "copies": [] if done.copies is None else _going(done.copies),
+                "copies": [] if done.copies is None else done.copies.deleted,
             }
         )
         return
@@ -139,7 +138,7 @@ def prune(dry_run: bool, as_json: bool) -> None:
     )
     if done.copies is not None:
         console.print(
-            f"{len(_going(done.copies))} local copies {gone}, "
+            f"{len(done.copies.deleted)} local copies {gone}, "
             f"{done.copies.freed_bytes / _MIB:,.1f} MiB."
         )
 
@@ -244,10 +243,6 @@ def rotate_keys_command(sign_unsigned: bool, dry_run: bool, as_json: bool) -> No
             console.print(problem, markup=False)
     if done.problems:
         sys.exit(1)
-
-
-def _going(pruned: Pruned) -> list[str]:
-    return [each for each in pruned.plan.delete if each not in pruned.kept_back]
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from samplemind.cli.output import (
     print_json,
     print_table,
 )
+from samplemind.embedded.home import StackHome
 from samplemind.errors import InvalidInputError
 
 _KINDS = [kind.value for kind in BackupKind]
@@ -205,9 +206,36 @@ def restore(
         print_json({**dataclasses.asdict(report), "deferred": len(report.deferred)})
 
 
-@click.group()
-def pitr() -> None:
-    """Recover PostgreSQL to a moment, from a physical backup and the archive of its WAL."""
+_into_option = click.option(
+    "--into",
+    "directory",
+    type=click.Path(path_type=Path),
+    help="New data directory; by default one beside the data of the embedded server.",
+)
+_TO_HELP = 'A time ("2026-11-22 03:14:07+00"), an LSN, or "end".'
+
+
+@click.group(invoke_without_command=True)
+@click.option("--to", help=_TO_HELP)
+@_into_option
+@json_option
+@click.pass_context
+def pitr(context: click.Context, to: str | None, directory: Path | None, as_json: bool) -> None:
+    """Recover PostgreSQL to a moment, from a physical backup and the archive of its WAL.
+
+    With --to it recovers, as `pitr restore` does.
+
+    Example: samplemind backup pitr --to "2026-11-22 03:14:07+00"
+    """
+    if context.invoked_subcommand is not None:
+        if to is not None or directory is not None or as_json:
+            message = f"write the options behind the command: pitr {context.invoked_subcommand} …"
+            raise click.UsageError(message, context)
+        return
+    if to is None:
+        message = "say to which moment with --to, or name a command; see --help"
+        raise click.UsageError(message, context)
+    _recover(to, directory, as_json)
 
 
 @pitr.command()
@@ -261,35 +289,32 @@ def archive(as_json: bool) -> None:
 
 
 @pitr.command("restore")
-@click.option(
-    "--to", "to", required=True, help='A time ("2026-11-22 03:14:07+00"), an LSN, or "end".'
-)
-@click.option(
-    "--into",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="New data directory.",
-)
+@click.option("--to", required=True, help=_TO_HELP)
+@_into_option
 @json_option
-def pitr_restore(to: str, directory: Path, as_json: bool) -> None:
+def pitr_restore(to: str, directory: Path | None, as_json: bool) -> None:
     """Recover into a new data directory and show what was reached.
 
     The live server is left alone. MongoDB comes back as of the base backup.
 
     Example: samplemind backup pitr restore --to "2026-11-22 03:14:07+00" --into /var/lib/recovered
     """
+    _recover(to, directory, as_json)
+
+
+def _recover(to: str, directory: Path | None, as_json: bool) -> None:
     target = parse_target(to)
     backup = DatabaseBackup()
+    place = _new_place(backup) if directory is None else directory.absolute()
     began = time.monotonic()
     with (
         _progress(backup) as control,
-        backup.recover(target, directory.absolute(), control=control) as recovery,
+        backup.recover(target, place, control=control) as recovery,
     ):
         reached = recovery.reached
     found = {
         "id": recovery.backup_id,
-        "directory": str(directory.absolute()),
+        "directory": str(place),
         "target": str(target),
         "reached_lsn": reached.lsn,
         "reached_commit": None if reached.last_commit is None else reached.last_commit.isoformat(),
@@ -301,7 +326,13 @@ def pitr_restore(to: str, directory: Path, as_json: bool) -> None:
         print_json(found)
         return
     console.print("  ".join(f"{name} [bold]{value}[/bold]" for name, value in found.items()))
-    console.print(f"Start it as its owner: pg_ctl -D {directory.absolute()} start")
+    console.print(f"Start it as its owner: pg_ctl -D {place} start")
+
+
+def _new_place(backup: DatabaseBackup) -> Path:
+    # Where the server's account has got in already: the data may lie behind a link.
+    data = StackHome(backup.settings.home).data / "postgres"
+    return data.resolve().parent / f"recovered-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def parse_target(text: str) -> RecoveryTarget:

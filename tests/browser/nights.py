@@ -13,7 +13,7 @@ from samplemind.backup.catalog import Catalog, HistoryEvent
 from samplemind.backup.database_backup import DatabaseBackup
 from samplemind.backup.keys import load_keyring
 from samplemind.backup.manifest import BackupKind, Manifest, new_backup_id
-from samplemind.backup.objects import DATA
+from samplemind.backup.objects import object_key
 from samplemind.backup.verification import Level
 from samplemind.jobs.client import SyncJobs
 from samplemind.jobs.payloads import CreateBackup
@@ -71,8 +71,8 @@ class _Archive:
             }
         )
         for record in manifest.objects:
-            blocks = store.get_stream(f"{DATA}/{manifest.id}/{record.name}")
-            store.put_stream(f"{DATA}/{copied.id}/{record.name}", blocks)
+            blocks = store.get_stream(object_key(manifest.id, record.name))
+            store.put_stream(object_key(copied.id, record.name), blocks)
         self.catalog.publish(copied)
         self.catalog.record(
             HistoryEvent(

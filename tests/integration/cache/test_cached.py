@@ -10,6 +10,7 @@ import pytest
 from samplemind.cache.cached import cached, use_cache
 from samplemind.cache.computed import ComputedCache, Policy, bypass
 from samplemind.cache.redis_cache import HOUR, RedisCache
+from samplemind.cache.serialization import dumps
 from samplemind.errors import InvalidInputError
 from samplemind.settings import Settings
 from tests.asynchronous import eventually
@@ -199,7 +200,11 @@ async def test_none_is_cached_for_a_time_of_its_own(cache: ComputedCache) -> Non
     assert await cache.cache.redis.pttl(cache.cache.keys.value("a")) <= 60_000
 
 
-@pytest.mark.parametrize("poison", [b"", b"x", b"17"])
+@pytest.mark.parametrize(
+    "poison",
+    [b"", b"x", b"17", dumps(["v", 9e9, 9e9, 0.1, 7]), dumps(["v", "soon", 9e9, 0.1, []])],
+    ids=["empty", "rubbish", "number", "versions", "time"],
+)
 async def test_a_poisoned_value_is_computed_again(cache: ComputedCache, poison: bytes) -> None:
     await cache.cache.redis.set(cache.cache.keys.value("k"), poison)
     assert await cache.fetch("k", Counted("fine"), POLICY) == "fine"

@@ -2,6 +2,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from samplemind.cache.computed import ComputedCache
 from samplemind.cache.redis_cache import HOUR, RedisCache, jittered_ms
@@ -90,9 +91,13 @@ PICKLE = dumps("x", Form.PICKLE, signing_key=b"k")
 async def test_poisoned_values_are_a_miss(cache: ComputedCache, poison: bytes) -> None:
     redis = cache.cache
     await redis.redis.set(redis.keys.value("p"), poison)
-    assert await redis.get("p", "miss") == "miss"
-    assert await redis.get_many(["p"]) == {}
+    with capture_logs() as logs:
+        assert await redis.get("p", "miss") == "miss"
+        assert await redis.get_many(["p"]) == {}
+    assert [(each["event"], each["key"]) for each in logs] == [("cache.unreadable_value", "p")] * 2
     assert redis.counts.total["unreadable"] == 2
+    assert await redis.set("p", "well")
+    assert await redis.get("p") == "well"
 
 
 async def test_a_key_of_another_type_is_a_miss(cache: ComputedCache) -> None:

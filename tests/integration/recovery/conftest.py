@@ -1,6 +1,9 @@
 """Databases of a test's own on the run's servers, and backups of them in a folder of its own."""
 
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from samplemind.backup.database_backup import BackupConfig, DatabaseBackup
 from samplemind.backup.postgres_tools import Server
 from samplemind.connections.postgres_engine import parse_database_url
 from samplemind.endpoints import Store
-from samplemind.settings import Settings
+from samplemind.settings import BrokerSettings, Settings
 
 
 @dataclass
@@ -34,6 +37,27 @@ class Databases:
         with server.connect() as connection:
             done = connection.execute(statement, arguments or None)
             return done.fetchall() if done.description else []
+
+    def command(self, *arguments: str, broker: BrokerSettings, home: Path | None = None) -> str:
+        """Run `samplemind` over these databases and return what it prints; it must succeed."""
+        settings = self.settings.model_copy(update={"broker": broker})
+        urls = {f"SAMPLEMIND_{store.name}_URL": settings.url(store) for store in Store}
+        environment = {
+            **os.environ,
+            **{name: url.get_secret_value() for name, url in urls.items() if url is not None},
+            "SAMPLEMIND_MONGO_DATABASE": settings.mongo.database,
+            "SAMPLEMIND_STORAGE_PATH": str(self.folder),
+            "SAMPLEMIND_HOME": str(home or settings.home),
+        }
+        ended = subprocess.run(
+            [sys.executable, "-m", "samplemind", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
 
     def names(self) -> list[str]:
         """Every object in the store."""

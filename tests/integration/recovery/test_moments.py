@@ -3,6 +3,7 @@
 SAMPLEMIND_BACKUP_MOMENTS says to how many seeded moments (20 is the full number).
 """
 
+import json
 import os
 import random
 import tempfile
@@ -18,6 +19,7 @@ from samplemind.backup.manifest import BackupKind
 from samplemind.backup.scratch import RecoveryTarget
 from samplemind.backup.wal import drop_slot
 from samplemind.errors import BackupError, ConflictError, InvalidInputError, NotFoundError
+from samplemind.settings import Settings
 from tests.integration.recovery.conftest import Databases
 
 MOMENTS = int(os.environ.get("SAMPLEMIND_BACKUP_MOMENTS", "2"))
@@ -100,6 +102,28 @@ def test_a_gap_and_a_moment_beyond_the_archive_are_told_before_anything_is_unpac
     with pytest.raises(BackupError, match=f"{segments[-2].name}, which is missing"):
         rows_at(backup, RecoveryTarget(), directory)
     assert not directory.exists()
+
+
+def test_the_command_recovers_into_a_new_directory_and_shows_what_it_reached(
+    archived: Databases, place: Path, stack: Settings
+) -> None:
+    archived.sql("INSERT INTO log VALUES (1, 'x')")
+    moment = datetime.now(UTC)
+    archived.sql("INSERT INTO log VALUES (2, 'x')")
+    archived.backup.archive_wal()
+    to = ("--to", f"{moment:%Y-%m-%d %H:%M:%S.%f+00}", "--json")
+    ways = (
+        (("pitr", *to), place / "home" / "data"),
+        (("pitr", "restore", *to, "--into", str(place / "chosen")), place),
+    )
+    for arguments, parent in ways:
+        found = json.loads(
+            archived.command("backup", *arguments, broker=stack.broker, home=place / "home")
+        )
+        directory = Path(found["directory"])
+        assert directory.parent == parent
+        assert (directory / "PG_VERSION").is_file()
+        assert datetime.fromisoformat(found["reached_commit"]) <= moment
 
 
 def test_the_archive_goes_on_after_its_server_was_restored(archived: Databases) -> None:

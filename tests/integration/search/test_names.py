@@ -14,20 +14,10 @@ from samplemind.models.search_document import SearchDocument
 from samplemind.models.user import User
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
-from samplemind.search.indexer import index_files
 from samplemind.search.names import kept_statement, names_statement
-from tests.library import add_file
+from tests.library import index_names
 
 SEARCH = FullTextSearch()
-
-
-async def add_names(
-    connections: Connections, *names: str, owner_id: UUID | None = None
-) -> list[UUID]:
-    await connections.documents()
-    files = [await add_file(f"/{name}.wav", owner_id=owner_id) for name in names]
-    await index_files(connections, [file.id for file in files])
-    return [file.id for file in files]
 
 
 async def add_user(session: AsyncSession) -> UUID:
@@ -64,9 +54,9 @@ async def test_names_are_told_to_those_who_may_see_their_files(
     session: AsyncSession, connections: Connections
 ) -> None:
     ada, ben = await add_user(session), await add_user(session)
-    await add_names(connections, "Kick Library")
-    shared, _ = await add_names(connections, "Kick Ada Shared", "Kick Ada Private", owner_id=ada)
-    await add_names(connections, "Kick Ben Private", owner_id=ben)
+    await index_names(connections, "Kick Library")
+    shared, _ = await index_names(connections, "Kick Ada Shared", "Kick Ada Private", owner_id=ada)
+    await index_names(connections, "Kick Ben Private", owner_id=ben)
     await publish(session, ada, shared)
     everybody = {"Kick Library", "Kick Ada Shared"}
 
@@ -84,9 +74,9 @@ async def test_many_private_names_hide_none_that_may_be_told(
     session: AsyncSession, connections: Connections, few_looked_at: None
 ) -> None:
     many, one = await add_user(session), await add_user(session)
-    await add_names(connections, *(f"Kick Alpha {n}" for n in range(10)), owner_id=many)
-    await add_names(connections, "Kick Zulu")
-    await add_names(connections, "Kick Yankee", owner_id=one)
+    await index_names(connections, *(f"Kick Alpha {n}" for n in range(10)), owner_id=many)
+    await index_names(connections, "Kick Zulu")
+    await index_names(connections, "Kick Yankee", owner_id=one)
 
     assert await names(session, "kick", Filters()) == {"Kick Zulu"}
     assert await names(session, "kick", Filters(viewer_id=one)) == {"Kick Zulu", "Kick Yankee"}
@@ -99,7 +89,7 @@ async def test_no_more_names_are_read_than_are_looked_at_whoever_has_the_others(
 ) -> None:
     others, nobody = await add_user(session), uuid4()
     # Enough for the planner to prefer the index, as it does in any library.
-    ids = await add_names(connections, "Kick 1", owner_id=others)
+    ids = await index_names(connections, "Kick 1", owner_id=others)
     await multiply(session, ids[0], 5000)
     for filters in (
         Filters(),

@@ -12,9 +12,8 @@ from samplemind.models.user import User
 from samplemind.search import suggest
 from samplemind.search.filters import Filters
 from samplemind.search.full_text import FullTextSearch
-from samplemind.search.indexer import index_files
 from samplemind.search.statistics import refresh_vocabulary
-from tests.library import add_file
+from tests.library import index_names
 
 SEARCH = FullTextSearch()
 STRANGER = Filters()
@@ -29,15 +28,14 @@ async def owner(session: AsyncSession) -> UUID:
     return user.id
 
 
-async def index_names(
+async def count_words(
     connections: Connections, *names: str, owner_id: UUID | None = None
 ) -> list[UUID]:
-    await connections.documents()
-    files = [await add_file(f"/{name}.wav", owner_id=owner_id) for name in names]
-    await index_files(connections, [file.id for file in files])
+    """Index files of these names and count all words; return their ids."""
+    ids = await index_names(connections, *names, owner_id=owner_id)
     async with connections.postgres.session() as counting:
         await refresh_vocabulary(counting)
-    return [file.id for file in files]
+    return ids
 
 
 async def told(session: AsyncSession, prefix: str, filters: Filters) -> dict[str, int | None]:
@@ -48,7 +46,7 @@ async def told(session: AsyncSession, prefix: str, filters: Filters) -> dict[str
 async def test_a_private_word_is_not_told_however_many_files_have_it(
     session: AsyncSession, connections: Connections, owner: UUID
 ) -> None:
-    await index_names(connections, "zanzibar_take_1", owner_id=owner)
+    await count_words(connections, "zanzibar_take_1", owner_id=owner)
     # As if a private library of a million files had it.
     await session.execute(text("UPDATE search_words SET documents = 900000"))
 
@@ -65,8 +63,8 @@ async def test_a_private_word_is_not_told_however_many_files_have_it(
 async def test_counts_are_of_files_that_everybody_may_see(
     session: AsyncSession, connections: Connections, owner: UUID
 ) -> None:
-    private = await index_names(connections, "marimba_1", "marimba_2", "marimba_3", owner_id=owner)
-    await index_names(connections, "marimba_4")
+    private = await count_words(connections, "marimba_1", "marimba_2", "marimba_3", owner_id=owner)
+    await count_words(connections, "marimba_4")
     assert await told(session, "mar", STRANGER) == {"marimba": 1}
     assert await told(session, "mar", EVERYTHING) == {"marimba": 4}
 
@@ -84,8 +82,8 @@ async def test_private_words_do_not_crowd_out_those_that_may_be_told(
     session: AsyncSession, connections: Connections, owner: UUID
 ) -> None:
     private = [f"kor{letter}a_{n}" for letter in "bcdfghjklmnp" for n in range(2)]
-    await index_names(connections, *private, owner_id=owner)
-    await index_names(connections, "korza")
+    await count_words(connections, *private, owner_id=owner)
+    await count_words(connections, "korza")
     assert await told(session, "kor", STRANGER) == {"korza": 1}
     assert "korza" not in await told(session, "kor", EVERYTHING)
 
@@ -94,8 +92,8 @@ async def test_an_owner_is_told_rare_words_that_no_prefix_has_ready(
     session: AsyncSession, connections: Connections, owner: UUID
 ) -> None:
     popular = [f"kor{letter}a_{n}" for letter in "bcdfghjklmnp" for n in range(2)]
-    await index_names(connections, *popular)
-    await index_names(connections, "korzu_7", owner_id=owner)
+    await count_words(connections, *popular)
+    await count_words(connections, "korzu_7", owner_id=owner)
     # Nor is it among the words that a longer look at the vocabulary finds.
     await session.execute(text("DELETE FROM search_words WHERE word = 'korzu'"))
 
@@ -109,8 +107,8 @@ async def test_an_owner_is_told_rare_words_that_no_prefix_has_ready(
 async def test_of_somebody_elses_files_the_words_of_public_ones_are_told(
     session: AsyncSession, connections: Connections, owner: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = await index_names(connections, "Kórza_1", "korzu_2", "korze_3", owner_id=owner)
-    await index_names(connections, "korzi_4")
+    ids = await count_words(connections, "Kórza_1", "korzu_2", "korze_3", owner_id=owner)
+    await count_words(connections, "korzi_4")
     other = User(email="other@example.org")
     session.add(other)
     await session.flush()
@@ -136,8 +134,8 @@ async def test_of_somebody_elses_files_the_words_of_public_ones_are_told(
 async def test_a_private_word_spares_nobody_a_correction(
     session: AsyncSession, connections: Connections, owner: UUID
 ) -> None:
-    await index_names(connections, "kikc", owner_id=owner)
-    await index_names(connections, "kick_1", "kick_2")
+    await count_words(connections, "kikc", owner_id=owner)
+    await count_words(connections, "kick_1", "kick_2")
     fuzzy = await SEARCH.fuzzy_search(session, "kikc", filters=STRANGER)
     assert (fuzzy.did_you_mean, fuzzy.searched, len(fuzzy.results)) == ("kick", "kick", 2)
     own = await SEARCH.fuzzy_search(session, "kikc", filters=Filters(viewer_id=owner))
@@ -147,7 +145,7 @@ async def test_a_private_word_spares_nobody_a_correction(
 async def test_a_far_commoner_word_is_suggested_and_searched_only_where_nothing_is_found(
     session: AsyncSession, connections: Connections
 ) -> None:
-    ids = await index_names(connections, "led_lamp", "lead_synth", "lead_bell")
+    ids = await count_words(connections, "led_lamp", "lead_synth", "lead_bell")
     await session.execute(text("UPDATE search_words SET documents = 900 WHERE word = 'lead'"))
 
     alone = await SEARCH.fuzzy_search(session, "led", filters=EVERYTHING)
