@@ -29,6 +29,12 @@ from samplemind.errors import BackupCorruptError, BackupError, ConflictError
 
 _GRAPH = re.compile(r"USING (hnsw|ivfflat)", re.IGNORECASE)
 _ROLE = re.compile(r'^(?:CREATE|ALTER) ROLE ("(?:[^"]|"")+"|\S+?)(?:;| )')
+_NAME = r'(?:"(?:[^"]|"")+"|[^\s";]+)'
+# What pg_dump writes of a database itself, up to its name; who owns it is the target's affair.
+_OF_DATABASE = re.compile(
+    rf"^((?:ALTER|COMMENT ON) DATABASE|ALTER ROLE {_NAME} IN DATABASE"
+    rf"|(?:GRANT|REVOKE) .+ ON DATABASE) {_NAME}(?=[ ;])(?! OWNER TO)"
+)
 _LISTED = re.compile(r"^\d+; \d+ \d+ INDEX \S+ (\S+) ")
 _MIB = 2**20
 _LEAST_MEMORY_MIB = 64
@@ -57,7 +63,7 @@ class StoredSegment:
 
 
 def require_empty(server: Server) -> None:
-    """Check that the database holds no table, view, sequence or function of anybody's.
+    """Check that the database holds no table, view or sequence of anybody's.
 
     Raises:
         ConflictError: it does; the message says how many and names some.
@@ -117,6 +123,27 @@ def restore_globals(server: Server, script: str) -> list[str]:
     return created
 
 
+def restore_properties(server: Server, statements: Iterable[str]) -> list[str]:
+    """Give the database the settings, rights and comment of the one in the backup.
+
+    Returns what the server refused, in words: a database without one of these still holds all.
+    """
+    refused: list[str] = []
+    name = sql.Identifier(server.database)
+    with server.connect() as connection:
+        for statement in statements:
+            found = _OF_DATABASE.match(statement)
+            if found is None:
+                continue
+            own = f"{found[1]} {name.as_string(connection)}{statement[found.end() :]}"
+            try:
+                connection.execute(own.encode())
+            except psycopg.Error as error:
+                reason = error.diag.message_primary or type(error).__name__
+                refused.append(f"of the database itself was not restored: {own} ({reason})")
+    return refused
+
+
 @dataclass(frozen=True)
 class SchemaArchive:
     """The definitions of a backup, in a file that pg_restore can read more than once.
@@ -158,12 +185,18 @@ class SchemaArchive:
                 command.append(f"--use-list={chosen.name}")
             run_tool([*command, str(self.path)], server.environment(**options))
 
-    def entries(self) -> list[str]:
+    def entries(self, *options: str) -> list[str]:
         """Return the lines of its table of contents, as pg_restore prints and takes them."""
-        listing = run_tool([self.tools.path("pg_restore"), "--list", str(self.path)], _no_server())
+        command = [self.tools.path("pg_restore"), "--list", *options, str(self.path)]
+        listing = run_tool(command, _no_server())
         return [line for line in listing.decode().splitlines() if line and line[0] != ";"]
 
-    def script(self, entries: Sequence[str]) -> str:
+    def properties(self) -> list[str]:
+        """Return the statements about the database itself, under the name that it had."""
+        entries = [line for line in self.entries("--create") if " DATABASE " in line]
+        return list(_statements(self.script(entries, "--create"))) if entries else []
+
+    def script(self, entries: Sequence[str], *options: str) -> str:
         """Return the SQL of some entries."""
         with tempfile.NamedTemporaryFile("w", suffix=".list", dir=self.path.parent) as chosen:
             chosen.write("\n".join(entries) + "\n")
@@ -172,6 +205,7 @@ class SchemaArchive:
                 self.tools.path("pg_restore"),
                 "--file=-",
                 f"--use-list={chosen.name}",
+                *options,
                 str(self.path),
             ]
             return run_tool(command, _no_server()).decode()

@@ -39,6 +39,7 @@ from samplemind.backup.postgres_restore import (
     require_empty,
     restore_globals,
     restore_large_objects,
+    restore_properties,
     set_sequences,
 )
 from samplemind.backup.postgres_tools import Server, find_tools, server_major
@@ -244,6 +245,8 @@ class _PostgresRestore:
             self._restore_rest()
             report.data_s = round(time.monotonic() - began, 3)
             self._restore_indexes(archive, report, began)
+            if not self.choice.tables:
+                report.warnings += restore_properties(self.server, archive.properties())
 
     def _restore_indexes(self, archive: SchemaArchive, report: RestoreReport, began: float) -> None:
         graphs = archive.graphs()
@@ -284,6 +287,7 @@ class _PostgresRestore:
             report.data_s = round(time.monotonic() - began, 3)
             report.rows = sum(table.rows for table in self.record.tables)
             self._restore_indexes(archive, report, began)
+            report.warnings += restore_properties(self.server, archive.properties())
 
     def _restore_rest(self) -> None:
         """Restore what is neither a row nor an index."""

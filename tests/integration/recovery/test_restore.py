@@ -378,6 +378,43 @@ def test_a_role_that_exists_keeps_its_password(databases: Databases) -> None:
         databases.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+_OF_THE_DATABASE = """
+SELECT ARRAY(SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setdatabase = d.oid ORDER BY 1),
+       has_database_privilege(%s, d.oid, 'CREATE'), shobj_description(d.oid, 'pg_database')
+FROM pg_database d WHERE datname = current_database()
+"""
+
+
+@pytest.mark.parametrize("kind", [BackupKind.LOGICAL, BackupKind.DUMP])
+def test_settings_rights_and_comment_of_the_database_itself_come_back(
+    databases: Databases, kind: BackupKind
+) -> None:
+    name = databases.server.database
+    role, copy = f"{name}_maker", f'{name} "copy"'
+    quoted = copy.replace('"', '""')
+    databases.sql(f"CREATE ROLE {role}")
+    try:
+        databases.sql(ROWS)
+        databases.sql(
+            f"ALTER DATABASE {name} SET work_mem = '9MB';"
+            f"GRANT CREATE ON DATABASE {name} TO {role};"
+            f"ALTER ROLE {role} IN DATABASE {name} SET search_path = 'a', 'b';"
+            f"COMMENT ON DATABASE {name} IS 'sounds; and their words'"
+        )
+        expected = databases.sql(_OF_THE_DATABASE, role)
+        assert expected == [(["search_path=a, b", "work_mem=9MB"], True, "sounds; and their words")]
+        made = databases.backup.create_backup(kind)
+
+        databases.backup.restore_backup(made.id, choice=Choice(drop=True), safety_backup=False)
+        assert databases.sql(_OF_THE_DATABASE, role) == expected
+        report = databases.backup.restore_backup(made.id, into=copy, mongo_into=f"{name}_copy")
+        assert databases.sql(_OF_THE_DATABASE, role, database=copy) == expected
+        assert report.warnings == []
+    finally:
+        databases.sql(f'DROP DATABASE IF EXISTS "{quoted}" WITH (FORCE)', database="postgres")
+        databases.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("text", ["yesterday", "2026-11-22 03:14:07", "0/xyz", ""])
 def test_a_target_that_could_be_misread_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="write for example"):
